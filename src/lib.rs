@@ -1,0 +1,7 @@
+//! replog: a small replicated log you can trust and see through.
+pub mod checksum;
+pub mod codes;
+pub mod limits;
+pub mod store;
+pub mod types;
+pub mod wire;

@@ -1,0 +1,107 @@
+//! Every bound, once, with its unit in the name and its reason beside it.
+//!
+//! What users may set stands in `config`; these are the bounds that hold whatever they set, and the
+//! relations between them are checked when the crate is compiled.
+
+use std::time::Duration;
+
+/// Most nodes in a roster, the master included: a `NodeSet` is one `u128`, and every frame to a
+/// secondary carries one level per node.
+pub const NODES_MAX: usize = 128;
+
+/// Largest payload that can be configured (`limits.payload_max`).
+pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+
+/// Head of a record: fixed, see `store::record`.
+pub const RECORD_HEADER_BYTES: usize = 48;
+
+/// What a record can need besides header and payload: the producer's id and number.
+pub const RECORD_PRODUCER_BYTES_MAX: usize = 1 + 64 + 8;
+
+/// Longest run of records in one APPEND or ENTRIES frame, unless a single record is longer.
+///
+/// A heartbeat waits for at most one such frame: 256 KiB take 0.3 ms at 1 GB/s and 20 ms on a
+/// 100 Mbit line, far below the shortest heartbeat interval of 50 ms.
+pub const RUN_BYTES_MAX: usize = 256 << 10;
+
+/// Most records in one frame, so that the tables made per frame stay small.
+pub const RUN_ENTRIES_MAX: usize = 8192;
+
+/// Largest body of a frame between introduced peers: the largest record and its head.
+pub const FRAME_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);
+
+/// Largest body of a frame before the peer has introduced itself.
+pub const FRAME_BODY_BYTES_MAX_UNINTRODUCED: usize = 8 << 10;
+
+/// How long a peer may take to introduce itself.
+pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Entry bytes on their way to one secondary and not yet acknowledged.
+///
+/// 16 MiB cover 1 GB/s at a round trip of 16 ms; it is also the most that a secondary holds back.
+/// A single larger record may exceed it alone.
+pub const WINDOW_BYTES_MAX: usize = 16 << 20;
+
+/// APPEND frames on their way to one secondary; bounds the list of them beside their bytes.
+pub const WINDOW_FRAMES_MAX: usize = 1024;
+
+/// Frames waiting in the queue to the writer of one replication connection, control frames aside.
+/// Small: a frame not yet handed over can still be chosen better.
+pub const LINK_FRAMES_MAX: usize = 16;
+
+/// Most ranges of early entries listed in one ACK; more are held all the same and listed later.
+pub const ACK_RANGES_MAX: usize = 64;
+
+/// Bytes that a secondary holds back because an earlier entry is missing.
+pub const HOLD_BACK_BYTES_MAX: usize = WINDOW_BYTES_MAX + FRAME_BODY_BYTES_MAX;
+
+/// Entry bytes sent again for one failed attempt.
+pub const REPETITION_BYTES_MAX: usize = 1 << 20;
+
+/// Entries handed to a secondary by `STORE` and not yet replaced by the master's: number and bytes.
+pub const PROVISIONAL_ENTRIES_MAX: usize = 4096;
+/// See [`PROVISIONAL_ENTRIES_MAX`].
+pub const PROVISIONAL_BYTES_MAX: usize = 16 << 20;
+
+/// Frames kept by the fault verb DELAY at one time; beyond it the connection is not read.
+pub const DELAYED_FRAMES_MAX: usize = 4096;
+
+/// What a gateway line may be longer than the largest payload: verb and options.
+pub const GATEWAY_LINE_EXTRA_BYTES: usize = 4 << 10;
+
+/// Bytes read from a socket at a time.
+pub const READ_CHUNK_BYTES: usize = 64 << 10;
+
+/// Output made ahead for a reader before the socket has taken what is there.
+pub const OUTPUT_CHUNK_BYTES: usize = 64 << 10;
+
+/// Messages waiting for a driver. Each stands for a whole batch.
+pub const DRIVER_QUEUE_MAX: usize = 1024;
+
+/// Reads and tails under way on one client connection.
+pub const STREAMS_PER_CONNECTION_MAX: usize = 16;
+
+/// Commands under way on one client connection.
+pub const COMMANDS_PER_CONNECTION_MAX: usize = 64;
+
+/// A stop is carried out within this time, whatever the peers do.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long a starting master waits for the whole roster before a quorum is enough.
+pub const ROSTER_WAIT: Duration = Duration::from_secs(2);
+
+/// Text that a peer supplied is cut to so many bytes in our log.
+pub const LOGGED_TEXT_BYTES_MAX: usize = 128;
+
+const _: () = {
+    assert!(NODES_MAX <= 128, "NodeSet has 128 bits");
+    assert!(RUN_BYTES_MAX < FRAME_BODY_BYTES_MAX);
+    assert!(
+        PAYLOAD_BYTES_MAX + RECORD_HEADER_BYTES + RECORD_PRODUCER_BYTES_MAX + 4096
+            <= FRAME_BODY_BYTES_MAX,
+        "the largest record and the head of its APPEND fit into a frame"
+    );
+    assert!(FRAME_BODY_BYTES_MAX <= u32::MAX as usize);
+    assert!(REPETITION_BYTES_MAX <= WINDOW_BYTES_MAX);
+    assert!(LINK_FRAMES_MAX <= WINDOW_FRAMES_MAX);
+};
