@@ -102,6 +102,7 @@ fn messages() -> Vec<(&'static str, Message)> {
             let mut virgin = hello(Role::Secondary);
             (virgin.log_id, virgin.epoch, virgin.run_id) = (None, 0, 0);
             (virgin.epoch_table, virgin.master_addr) = (vec![], String::new());
+            virgin.vouches = false;
             Message::Hello(virgin)
         }),
         ("hello-secondary", Message::Hello(secondary)),
