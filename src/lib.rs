@@ -1,7 +1,11 @@
 //! replog: a small replicated log you can trust and see through.
 pub mod checksum;
 pub mod codes;
+pub mod config;
+pub mod engine;
+pub mod gateway;
 pub mod limits;
+pub mod logging;
 pub mod store;
 pub mod types;
 pub mod wire;

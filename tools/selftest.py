@@ -22,25 +22,22 @@ class Stop(Exception):
     """The test cannot go on; the message says why."""
 
 
+class Pointless(Exception):
+    """A check has failed, and was reported, without which the rest of the test would mean nothing."""
+
+
 class Reply(str):
-    """A one-line reply."""
+    """One line of a reply."""
 
     @property
     def kind(self):
-        """Its class: OK, PENDING, REJECTED and so on."""
+        """Its first word: OK, PENDING, REJECTED and so on."""
         return self.split(" ", 1)[0]
 
-    @property
-    def fields(self):
-        """Its key=value words; a value with spaces stands in double quotes."""
-        return {
-            key: value.strip('"')
-            for key, value in re.findall(r'(?:^|\s)([a-z0-9_]+)=("[^"]*"|\S*)', self)
-        }
-
-    def __getattr__(self, key):
-        """`reply.seq` is the value of `seq=`, or None when the reply has none."""
-        return self.fields.get(key)
+    def value(self, key):
+        """The value of its word `key=value`, None if there is none. One with spaces is quoted."""
+        found = re.search(rf'(?:^|\s){key}=("[^"]*"|\S*)', self)
+        return found[1].strip('"') if found else None
 
 
 class Call:
@@ -67,7 +64,7 @@ class Call:
             self.socket.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 more = self.socket.recv(65536)
-            except TimeoutError:
+            except socket.timeout:
                 return None
             except OSError as error:
                 raise Stop(f"{self.node} broke off while answering {self.command!r}: {error}") from error
@@ -140,7 +137,7 @@ class Node:
     def peer(self, name):
         """What the master's STATUS says about one secondary."""
         for line in self.status()[1]:
-            if line.id == name:
+            if line.value("id") == name:
                 return line
         raise Stop(f"STATUS of {self} has no line about {name}")
 
@@ -148,9 +145,9 @@ class Node:
         """LIST: the lines `<seq> <payload>` from `first` on."""
         return self.start(f"LIST from={first}", trace=False).lines()[0]
 
-    def last(self):
-        """The sequence number of the node's last entry, 0 for an empty log."""
-        return int(self.start(f"LIST from={2**62}", trace=False).lines()[1].last or 0)
+    def next(self):
+        """The number that its next entry will have."""
+        return int(self.status()[0].value("next"))
 
 
 class Report:
@@ -188,7 +185,7 @@ class Report:
     def must_reach(self, expected, probe, within=PATIENCE_S):
         """As `reaches`, for what everything after it depends on."""
         if not self.reaches(expected, probe, within):
-            raise Stop("the steps after this one would mean nothing")
+            raise Pointless
 
     def summary(self):
         """Prints the last line of the test; the exit code."""
@@ -201,8 +198,8 @@ def cluster_is_whole(master):
 
     def probe():
         own, peers = master.status()
-        whole = own.mode == "normal" and own.present == str(len(NAMES))
-        level = all(peer.health == "healthy" and peer.lag == "0" for peer in peers)
+        whole = own.value("mode") == "normal" and own.value("present") == str(len(NAMES))
+        level = all(peer.value("health") == "healthy" and peer.value("lag") == "0" for peer in peers)
         return whole and level and len(peers) == len(NAMES) - 1, " | ".join([own, *peers])
 
     return probe
@@ -281,7 +278,8 @@ def ports(text):
         numbers = [int(word) for word in text.split(",")]
     except ValueError:
         numbers = []
-    if len(set(numbers)) != len(NAMES) or len(numbers) != len(NAMES) or not all(0 < number < 65536 for number in numbers):
+    different = len(numbers) == len(set(numbers)) == len(NAMES)
+    if not different or not all(0 < number < 65536 for number in numbers):
         raise argparse.ArgumentTypeError(f"{text!r} is not three different port numbers such as 8000,8001,8002")
     return numbers
 
@@ -296,14 +294,14 @@ def run(test, options, clean_up):
         report.step("The cluster answers and is whole.")
         report.must_reach("master, s1 and s2 answer PING", everyone_answers(nodes))
         report.must_reach("every node is healthy and has everything", cluster_is_whole(nodes[0]))
-        test(report, nodes, options)
-    except Stop as reason:
-        report.check("the test can go on", False, reason)
-    except KeyboardInterrupt:
-        report.check("the test runs to its end", False, "interrupted")
-    finally:
         try:
+            test(report, nodes, options)
+        finally:
             clean_up(nodes)
-        except Stop as reason:
-            report.check("the cluster can be put back as it was", False, reason)
+    except Pointless:
+        report.note("The steps after this one would mean nothing.")
+    except Stop as reason:
+        report.check("the test runs to its end", False, reason)
+    except KeyboardInterrupt:
+        report.check("the test runs to its end", False, "it was interrupted")
     sys.exit(report.summary())

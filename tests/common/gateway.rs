@@ -58,6 +58,13 @@ impl Gateway {
     #[track_caller]
     pub fn connect(addr: SocketAddr) -> Gateway {
         let stream = TcpStream::connect(addr).unwrap_or_else(|error| panic!("{addr}: {error}"));
+        Gateway::over(stream)
+    }
+
+    /// A client on a connection that is open already.
+    #[track_caller]
+    pub fn over(stream: TcpStream) -> Gateway {
+        let addr = stream.peer_addr().expect("a connection has two ends");
         stream.set_nodelay(true).expect("nodelay can be set");
         stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout can be set");
         stream.set_write_timeout(Some(READ_TIMEOUT)).expect("a timeout can be set");
@@ -211,7 +218,10 @@ impl Gateway {
         match peeked {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => panic!("{}: {error}", self.addr),
-            Ok(_) => panic!("{}: answered too early: {:?}", self.addr, self.line_or_end()),
+            Ok(_) => {
+                let line = self.line_or_end();
+                panic!("{}: answered too early: {line:?}", self.addr);
+            }
         }
     }
 

@@ -32,8 +32,7 @@ impl Proxy {
     pub fn to(ip: IpAddr, target: SocketAddr) -> Proxy {
         let listener = TcpListener::bind((ip, 0)).expect("a free port");
         let addr = listener.local_addr().expect("a bound socket has an address");
-        let link =
-            Arc::new(Link { target, state: Mutex::default(), changed: Condvar::new() });
+        let link = Arc::new(Link { target, state: Mutex::default(), changed: Condvar::new() });
         let accepting = Arc::clone(&link);
         thread::spawn(move || accept(&listener, &accepting));
         Proxy { addr, link }

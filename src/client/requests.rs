@@ -1,0 +1,203 @@
+//! Who waits for which answer: request ids to the ones who asked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::error::{ConnectionLost, LostReason};
+use super::order::Order;
+use super::outcome::{AppendOutcome, Refusal};
+use crate::wire::codec::{AppendReply, EntriesHead};
+
+/// A piece of the answer to a read or tail.
+#[derive(Debug)]
+pub(super) enum EntriesPiece {
+    Entries(EntriesHead, Bytes),
+    Refused(Refusal),
+}
+
+/// A piece of the answer to a command.
+#[derive(Debug)]
+pub(super) struct ReplyPiece {
+    pub(super) bytes: Bytes,
+    pub(super) end: bool,
+}
+
+/// Where the pieces of an answer go. Bounded: the connection is not read while one is full.
+#[derive(Clone, Debug)]
+pub(super) enum PieceSender {
+    Entries(mpsc::Sender<EntriesPiece>),
+    Reply(mpsc::Sender<ReplyPiece>),
+}
+
+#[derive(Debug)]
+struct Channel {
+    sender: PieceSender,
+    /// A place among the requests of its kind that the node serves at a time.
+    _place: OwnedSemaphorePermit,
+}
+
+/// Consecutive ids that are answered by APPEND_REPLYs.
+#[derive(Debug)]
+struct Owner {
+    count: u64,
+    answered: u64,
+    waiter: Waiter,
+}
+
+#[derive(Debug)]
+enum Waiter {
+    /// One append or wait; `count` is 1.
+    Single {
+        reply: oneshot::Sender<Result<AppendOutcome, ConnectionLost>>,
+        _place: OwnedSemaphorePermit,
+    },
+    /// Entries of an appender, from this index on.
+    Run { order: Arc<Order>, index: u64 },
+}
+
+/// The requests that have no complete answer yet. Bounded by the permits that its items hold.
+#[derive(Debug)]
+pub(super) struct Requests {
+    next_id: u64,
+    owners: BTreeMap<u64, Owner>,
+    channels: HashMap<u64, Channel>,
+}
+
+impl Requests {
+    pub(super) fn new() -> Self {
+        Requests { next_id: 1, owners: BTreeMap::new(), channels: HashMap::new() }
+    }
+
+    fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// Registers one append or wait.
+    pub(super) fn register_single(
+        &mut self,
+        reply: oneshot::Sender<Result<AppendOutcome, ConnectionLost>>,
+        place: OwnedSemaphorePermit,
+    ) -> u64 {
+        let id = self.take_id();
+        let waiter = Waiter::Single { reply, _place: place };
+        self.owners.insert(id, Owner { count: 1, answered: 0, waiter });
+        id
+    }
+
+    /// Registers the entry `index` of an appender.
+    pub(super) fn register_entry(&mut self, order: &Arc<Order>, index: u64) -> u64 {
+        let id = self.take_id();
+        if let Some(mut last) = self.owners.last_entry() {
+            let (first, owner) = (*last.key(), last.get_mut());
+            if let Waiter::Run { order: its_order, index: its_index } = &owner.waiter
+                && Arc::ptr_eq(its_order, order)
+                && first + owner.count == id
+                && *its_index + owner.count == index
+            {
+                owner.count += 1;
+                return id;
+            }
+        }
+        let waiter = Waiter::Run { order: order.clone(), index };
+        self.owners.insert(id, Owner { count: 1, answered: 0, waiter });
+        id
+    }
+
+    /// Registers a request whose answer comes in pieces.
+    pub(super) fn register_channel(
+        &mut self,
+        sender: PieceSender,
+        place: OwnedSemaphorePermit,
+    ) -> u64 {
+        let id = self.take_id();
+        self.channels.insert(id, Channel { sender, _place: place });
+        id
+    }
+
+    /// Whether the pieces of `id` have not ended yet.
+    pub(super) fn is_under_way(&self, id: u64) -> bool {
+        self.channels.contains_key(&id)
+    }
+
+    /// Where a piece for `id` goes; forgets the request if it is the last.
+    pub(super) fn piece(&mut self, id: u64, end: bool) -> Option<PieceSender> {
+        if end {
+            self.channels.remove(&id).map(|channel| channel.sender)
+        } else {
+            self.channels.get(&id).map(|channel| channel.sender.clone())
+        }
+    }
+
+    /// Hands an APPEND_REPLY to those it answers; it may span entries of several of them.
+    ///
+    /// # Errors
+    /// How the node broke the protocol.
+    pub(super) fn answer(&mut self, reply: AppendReply) -> Result<(), &'static str> {
+        const UNASKED: &str = "an answer to no request";
+        let end = reply.id.checked_add(u64::from(reply.count)).ok_or(UNASKED)?;
+        let outcome = AppendOutcome::from(reply.outcome);
+        let mut id = reply.id;
+        if id == end {
+            return Err(UNASKED);
+        }
+        while id < end {
+            let (&first, owner) = self.owners.range_mut(..=id).next_back().ok_or(UNASKED)?;
+            let owner_end = first + owner.count;
+            if owner_end <= id {
+                return Err(UNASKED);
+            }
+            let count = end.min(owner_end) - id;
+            let part = outcome.later(id - reply.id);
+            owner.answered += count;
+            if let Waiter::Run { order, index } = &owner.waiter {
+                let two_answers = |_| "two answers to one request";
+                order.answer(index + (id - first), count, Ok(part)).map_err(two_answers)?;
+                if owner.answered == owner.count {
+                    self.owners.remove(&first);
+                }
+            } else if let Some(Owner { waiter: Waiter::Single { reply, .. }, .. }) =
+                self.owners.remove(&first)
+            {
+                // Whoever asked may have gone; the append goes on without.
+                let _ = reply.send(Ok(part));
+            }
+            id += count;
+        }
+        Ok(())
+    }
+
+    /// The connection ended; every request below `sent_end` had been sent.
+    pub(super) fn lose(&mut self, sent_end: u64, reason: &LostReason) {
+        // Who reads pieces finds its channel closed before the end.
+        self.channels.clear();
+        let mut runs: Vec<(Arc<Order>, u64)> = Vec::new();
+        for (first, owner) in std::mem::take(&mut self.owners) {
+            match owner.waiter {
+                Waiter::Single { reply, .. } => {
+                    let lost = ConnectionLost { sent: first < sent_end, reason: reason.clone() };
+                    let _ = reply.send(Err(lost)); // See `answer`.
+                }
+                Waiter::Run { order, index } => {
+                    let sent = sent_end.clamp(first, first + owner.count) - first;
+                    runs.push((order, index + sent));
+                }
+            }
+        }
+        // Ids and indexes grow together, so that the last run with anything sent tells how far an
+        // appender got; one with everything answered has no run here and needs none.
+        while let Some((order, mut sent_index)) = runs.pop() {
+            runs.retain(|(other, index)| {
+                let same = Arc::ptr_eq(other, &order);
+                if same {
+                    sent_index = sent_index.max(*index);
+                }
+                !same
+            });
+            order.lose(sent_index, reason);
+        }
+    }
+}

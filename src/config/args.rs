@@ -1,0 +1,481 @@
+//! The layer of the flags, and the programs' arguments as a whole.
+//!
+//! argh knows the shape of the arguments and writes the help; every value is left to the table of
+//! keys, so that `--heartbeat 1`, `REPLOG_CLUSTER_HEARTBEAT_INTERVAL=1` and the file obey one rule.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use argh::FromArgs;
+
+use super::build::{Switches, build};
+use super::keys::{self, About};
+use super::layers::{Origin, SET, Settings};
+use super::value::Raw;
+use super::{Config, ConfigError, DevConfig, Invocation, Role, environment, file};
+use crate::limits::NODES_MAX;
+use crate::types::{Seq, parse_decimal};
+
+#[derive(FromArgs)]
+#[argh(
+    description = "A small replicated log you can trust and see through: the server.",
+    usage = "<command> [<args>]",
+    help_triggers("-h", "--help", "help"),
+    example = "{command_name} dev",
+    note = "Precedence: flag, environment (REPLOG_<SECTION>_<KEY>), file (--config), default.\n\
+            replog.example.toml explains every key.",
+    error_code(0, "stopped on request"),
+    error_code(1, "could not start or go on"),
+    error_code(2, "wrong flags or configuration"),
+    error_code(70, "the disk failed an fsync")
+)]
+struct Replog {
+    /// print the version
+    #[argh(switch)]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Dev(Dev),
+    Master(Master),
+    Secondary(Secondary),
+    Inspect(Inspect),
+}
+
+/// argh has no way to share flags between commands, so the flags that both kinds of node have are
+/// written into each by this macro. Its strings are the help of `--id`, `--listen` and `--gateway`.
+macro_rules! node_command {
+    ($(#[$attribute:meta])* $command:ident, $id:tt, $listen:tt, $gateway:tt, { $($own:tt)* }) => {
+        $(#[$attribute])*
+        struct $command {
+            /// FILE: configuration (TOML); default: none
+            #[argh(option)]
+            config: Option<String>,
+            #[doc = $id]
+            #[argh(option)]
+            id: Option<String>,
+            #[doc = $listen]
+            #[argh(option)]
+            listen: Option<String>,
+            #[doc = $gateway]
+            #[argh(option)]
+            gateway: Option<String>,
+            /// DIR: data directory, node.data_dir; not available yet, the log is in memory
+            #[argh(option)]
+            data_dir: Option<String>,
+            /// keep the log in memory only, node.memory; so far always on
+            #[argh(switch)]
+            memory: bool,
+            /// always, interval or never: storage.fsync; not available yet, the log is in memory
+            #[argh(option)]
+            fsync: Option<String>,
+            /// allow the fault verbs DELAY, FAIL, MUTE and STORE, node.faults; default: not allowed
+            #[argh(switch)]
+            faults: bool,
+            /// allow addresses beyond loopback, although there is no authentication; default:
+            /// refused
+            #[argh(switch)]
+            insecure: bool,
+            /// error, warn, info, debug or trace: log.level; default: info
+            #[argh(option)]
+            log_level: Option<String>,
+            /// text or json: log.format; default: text
+            #[argh(option)]
+            log_format: Option<String>,
+            /// FILE: log file beside stderr, appended to, log.file; default: none
+            #[argh(option)]
+            log_file: Option<String>,
+            /// SECTION.KEY=VALUE: any key of the configuration file; may be repeated
+            #[argh(option)]
+            set: Vec<String>,
+            /// print the version
+            #[argh(switch)]
+            version: bool,
+            $($own)*
+        }
+
+        impl $command {
+            /// File, environment and the flags that both kinds of node have.
+            fn common_settings(
+                &self,
+                environment: impl IntoIterator<Item = (OsString, OsString)>,
+            ) -> Result<Settings, ConfigError> {
+                let mut settings = layers_below(self.config.as_deref(), environment, &self.set)?;
+                let switch = |on: bool| on.then(|| "true".to_owned());
+                for (about, flag, value) in [
+                    (&keys::ID.about, "--id", self.id.clone()),
+                    (&keys::LISTEN.about, "--listen", self.listen.clone()),
+                    (&keys::GATEWAY.about, "--gateway", self.gateway.clone()),
+                    (&keys::DATA_DIR.about, "--data-dir", self.data_dir.clone()),
+                    (&keys::MEMORY.about, "--memory", switch(self.memory)),
+                    (&keys::FSYNC.about, "--fsync", self.fsync.clone()),
+                    (&keys::FAULTS.about, "--faults", switch(self.faults)),
+                    (&keys::LEVEL.about, "--log-level", self.log_level.clone()),
+                    (&keys::FORMAT.about, "--log-format", self.log_format.clone()),
+                    (&keys::FILE.about, "--log-file", self.log_file.clone()),
+                ] {
+                    settings.put_flag(about, flag, value)?;
+                }
+                Ok(settings)
+            }
+        }
+    };
+}
+
+node_command! {
+    #[derive(FromArgs)]
+    /// The node that accepts appends and replicates them.
+    #[argh(
+        subcommand, name = "master", usage = "[options]", help_triggers("-h", "--help", "help"),
+        example = "{command_name} --secondary s1=127.0.0.1:9001 --secondary s2=127.0.0.1:9002",
+        note = "Precedence: flag, environment, file, default. Every key: replog.example.toml."
+    )]
+    Master,
+    "ID: name in the cluster, node.id; default: master",
+    "ADDR: wire address, node.listen; default: 127.0.0.1:9000",
+    "ADDR or none: text gateway, node.gateway; default: 127.0.0.1:8000",
+    {
+        /// ID=ADDR: a secondary; repeated, the whole roster, cluster.secondaries; default: none
+        #[argh(option)]
+        secondary: Vec<String>,
+        /// NODES, majority or all: how few present nodes take appends, cluster.quorum; default:
+        /// majority
+        #[argh(option)]
+        quorum: Option<String>,
+        /// NODES, majority or all: how many must hold an entry before OK, for appends that name
+        /// none, cluster.write_concern; default: all
+        #[argh(option)]
+        write_concern: Option<String>,
+        /// DURATION: heartbeat interval, 50ms to 60s, cluster.heartbeat_interval; default: 1s
+        #[argh(option)]
+        heartbeat: Option<String>,
+        /// this start may found a new log
+        #[argh(switch)]
+        bootstrap: bool,
+        /// SEQ: accept the loss of what lies beyond this number; not available yet
+        #[argh(option)]
+        accept_data_loss: Option<String>,
+    }
+}
+
+node_command! {
+    #[derive(FromArgs)]
+    /// A node that holds a copy, serves reads, and acknowledges.
+    #[argh(
+        subcommand, name = "secondary", usage = "[options]",
+        help_triggers("-h", "--help", "help"),
+        example = "{command_name} --id s2 --listen 127.0.0.1:9002 --gateway 127.0.0.1:8002",
+        note = "Precedence: flag, environment, file, default. Every key: replog.example.toml."
+    )]
+    Secondary,
+    "ID: name in the cluster, node.id; default: s1",
+    "ADDR: wire address, node.listen; default: 127.0.0.1:9001",
+    "ADDR or none: text gateway, node.gateway; default: 127.0.0.1:8001",
+    {
+        /// DURATION: standing artificial delay of every APPEND frame, node.delay; default: 0s
+        #[argh(option)]
+        delay: Option<String>,
+    }
+}
+
+/// A whole cluster in one process on loopback: the quick start.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "dev",
+    usage = "[options]",
+    help_triggers("-h", "--help", "help"),
+    example = "{command_name} --secondaries 2\nnc 127.0.0.1 8000",
+    note = "Fault verbs are allowed. The log is in memory."
+)]
+struct Dev {
+    /// COUNT: how many secondaries, s1, s2 and so on, 0 to 127; default: 2
+    #[argh(option)]
+    secondaries: Option<String>,
+    /// PORT: text gateway of the master, the secondaries take the following ports; 0 is any free
+    /// port for each node; default: 8000
+    #[argh(option)]
+    gateway_port: Option<String>,
+    /// PORT: wire port of the master, the secondaries take the following ports; 0 is any free port
+    /// for each node; default: 9000
+    #[argh(option)]
+    wire_port: Option<String>,
+    /// DIR: data directory, node.data_dir; not available yet, the log is in memory
+    #[argh(option)]
+    data_dir: Option<String>,
+    /// always, interval or never: storage.fsync; not available yet, the log is in memory
+    #[argh(option)]
+    fsync: Option<String>,
+    /// NODES, majority or all: how few present nodes take appends, cluster.quorum; default:
+    /// majority
+    #[argh(option)]
+    quorum: Option<String>,
+    /// NODES, majority or all: how many must hold an entry before OK, for appends that name none,
+    /// cluster.write_concern; default: all
+    #[argh(option)]
+    write_concern: Option<String>,
+    /// DURATION: heartbeat interval, 50ms to 60s, cluster.heartbeat_interval; default: 1s
+    #[argh(option)]
+    heartbeat: Option<String>,
+    /// SECTION.KEY=VALUE: any key of the configuration file, on every node; may be repeated
+    #[argh(option)]
+    set: Vec<String>,
+    /// print the version
+    #[argh(switch)]
+    version: bool,
+}
+
+/// Offline: reads a stopped node's data directory or one segment, prints records and verifies them
+/// (not available yet).
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "inspect",
+    usage = "[options] <path>",
+    help_triggers("-h", "--help", "help")
+)]
+struct Inspect {
+    /// print the version
+    #[argh(switch)]
+    version: bool,
+    /// data directory or segment
+    #[argh(positional)]
+    path: Option<String>,
+}
+
+/// See [`Invocation::read`].
+pub(super) fn read(
+    args: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Invocation, ConfigError> {
+    let args = args.into_iter().map(|arg| {
+        arg.into_string().map_err(|arg| {
+            ConfigError::new(format!("{}: allowed are arguments in UTF-8", arg.display()))
+        })
+    });
+    let args = split_equals_signs(args.collect::<Result<Vec<_>, _>>()?);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let replog = match Replog::from_args(&["replog"], &args) {
+        Ok(replog) => replog,
+        Err(exit) if exit.status.is_ok() => return Ok(Invocation::Print(exit.output)),
+        Err(exit) => return Err(usage(&exit.output, args.first().copied())),
+    };
+    let version = || Ok(Invocation::Print(format!("replog {}\n", env!("CARGO_PKG_VERSION"))));
+    match replog.command {
+        _ if replog.version => version(),
+        Some(Command::Dev(dev)) if dev.version => version(),
+        Some(Command::Master(master)) if master.version => version(),
+        Some(Command::Secondary(secondary)) if secondary.version => version(),
+        Some(Command::Inspect(inspect)) if inspect.version => version(),
+        Some(Command::Dev(dev)) => dev.config(environment).map(Invocation::Dev),
+        Some(Command::Master(master)) => node(master.config(environment)?),
+        Some(Command::Secondary(secondary)) => node(secondary.config(environment)?),
+        Some(Command::Inspect(inspect)) => Err(inspect.refusal()),
+        None => Err(usage("a command is missing: dev, master, secondary or inspect", None)),
+    }
+}
+
+fn node(config: Config) -> Result<Invocation, ConfigError> {
+    Ok(Invocation::Node(Box::new(config)))
+}
+
+/// A usage error in one line, with the help that belongs to it.
+fn usage(message: &str, command: Option<&str>) -> ConfigError {
+    let words: Vec<_> = message.split_whitespace().collect();
+    let message = words.join(" ");
+    let message = message.trim_end_matches('.');
+    let commands = ["dev ", "master ", "secondary ", "inspect "];
+    let command = commands.iter().find(|known| Some(known.trim_end()) == command).unwrap_or(&"");
+    ConfigError::new(format!("{message}; replog {command}--help shows what is allowed"))
+}
+
+/// Makes `--key value` of `--key=value`, which argh does not know, up to a bare `--`.
+pub fn split_equals_signs(args: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut split = Vec::new();
+    let mut options_ended = false;
+    for arg in args {
+        options_ended |= arg == "--";
+        match arg.split_once('=') {
+            Some((key, value)) if !options_ended && key.len() > 2 && key.starts_with("--") => {
+                split.extend([key.to_owned(), value.to_owned()]);
+            }
+            _ => split.push(arg),
+        }
+    }
+    split
+}
+
+/// File and environment, and the assignments of `--set` on top of them.
+fn layers_below(
+    config: Option<&str>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    assignments: &[String],
+) -> Result<Settings, ConfigError> {
+    let mut settings = Settings::default();
+    if let Some(path) = config {
+        file::load(Path::new(path), &mut settings)?;
+    }
+    environment::apply(environment, &mut settings)?;
+    for assignment in assignments {
+        settings.put_assignment(assignment)?;
+    }
+    Ok(settings)
+}
+
+impl Master {
+    fn config(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Config, ConfigError> {
+        let mut settings = self.common_settings(environment)?;
+        let roster = (!self.secondary.is_empty()).then(|| self.secondary.join(","));
+        settings.put_flag(&keys::SECONDARIES.about, "--secondary", roster)?;
+        put_cluster_flags(&mut settings, self.quorum, self.write_concern, self.heartbeat)?;
+        let accept_data_loss = match self.accept_data_loss.as_deref() {
+            Some(text) => Some(Seq::new(number("--accept-data-loss", text, 0, u64::MAX)?)),
+            None => None,
+        };
+        let switches =
+            Switches { insecure: self.insecure, bootstrap: self.bootstrap, accept_data_loss };
+        build(Role::Master, &settings, switches)
+    }
+}
+
+impl Secondary {
+    fn config(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Config, ConfigError> {
+        let mut settings = self.common_settings(environment)?;
+        settings.put_flag(&keys::DELAY.about, "--delay", self.delay)?;
+        let switches = Switches { insecure: self.insecure, ..Switches::default() };
+        build(Role::Secondary, &settings, switches)
+    }
+}
+
+impl Dev {
+    fn config(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<DevConfig, ConfigError> {
+        let mut settings = layers_below(None, environment, &self.set)?;
+        settings.put_flag(&keys::DATA_DIR.about, "--data-dir", self.data_dir)?;
+        settings.put_flag(&keys::FSYNC.about, "--fsync", self.fsync)?;
+        put_cluster_flags(&mut settings, self.quorum, self.write_concern, self.heartbeat)?;
+        refuse_own_keys(&settings)?;
+
+        let secondaries = self.secondaries.as_deref().unwrap_or("2");
+        let secondaries = number("--secondaries", secondaries, 0, NODES_MAX as u64 - 1)?;
+        let gateway = self.gateway_port.as_deref().unwrap_or("8000");
+        let gateways = Ports::read("--gateway-port", gateway, secondaries)?;
+        let wire = self.wire_port.as_deref().unwrap_or("9000");
+        let wires = Ports::read("--wire-port", wire, secondaries)?;
+        wires.check_apart_from(&gateways)?;
+
+        let roster: Vec<_> =
+            (1..=secondaries).map(|k| format!("s{k}={}", wires.address(k))).collect();
+        let put = |settings: &mut Settings, about: &About, value: String| {
+            settings.put(about, Raw::text(value), Origin::Default);
+        };
+        put(&mut settings, &keys::SECONDARIES.about, roster.join(","));
+        if settings.origin(&keys::FAULTS.about) == Origin::Default {
+            put(&mut settings, &keys::FAULTS.about, "true".to_owned());
+        }
+        let nodes = (0..=secondaries).map(|k| {
+            let role = if k == 0 { Role::Master } else { Role::Secondary };
+            let id = if k == 0 { "master".to_owned() } else { format!("s{k}") };
+            put(&mut settings, &keys::ID.about, id);
+            put(&mut settings, &keys::LISTEN.about, wires.address(k));
+            put(&mut settings, &keys::GATEWAY.about, gateways.address(k));
+            build(role, &settings, Switches::default())
+        });
+        Ok(DevConfig { nodes: nodes.collect::<Result<_, _>>()? })
+    }
+}
+
+impl Inspect {
+    fn refusal(self) -> ConfigError {
+        match self.path {
+            None => usage("a path is missing: a data directory or a segment", Some("inspect")),
+            Some(path) => ConfigError::new(format!(
+                "inspect {}: not available yet: this version keeps the log in memory only",
+                Raw::text(path)
+            )),
+        }
+    }
+}
+
+/// The flags of the cluster that `master` and `dev` share.
+fn put_cluster_flags(
+    settings: &mut Settings,
+    quorum: Option<String>,
+    write_concern: Option<String>,
+    heartbeat: Option<String>,
+) -> Result<(), ConfigError> {
+    settings.put_flag(&keys::QUORUM.about, "--quorum", quorum)?;
+    settings.put_flag(&keys::WRITE_CONCERN.about, "--write-concern", write_concern)?;
+    settings.put_flag(&keys::HEARTBEAT_INTERVAL.about, "--heartbeat", heartbeat)
+}
+
+/// What `replog dev` gives each of its nodes itself cannot be the same for all of them.
+fn refuse_own_keys(settings: &Settings) -> Result<(), ConfigError> {
+    for about in [
+        &keys::ID.about,
+        &keys::LISTEN.about,
+        &keys::GATEWAY.about,
+        &keys::ADVERTISE.about,
+        &keys::SECONDARIES.about,
+    ] {
+        let origin = settings.origin(about);
+        if origin != Origin::Default {
+            let key = about.key;
+            return Err(ConfigError::new(format!(
+                "{key}: replog dev gives each node its own ({origin}); allowed are --secondaries, \
+                 --gateway-port and --wire-port, or {SET} {key} with replog master and secondary"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The ports of the nodes of `replog dev`: consecutive, or any free ones.
+struct Ports {
+    flag: &'static str,
+    first: u64,
+    last: u64,
+}
+
+impl Ports {
+    fn read(flag: &'static str, text: &str, secondaries: u64) -> Result<Self, ConfigError> {
+        let first = number(flag, text, 0, u64::from(u16::MAX) - secondaries)?;
+        Ok(Ports { flag, first, last: if first == 0 { 0 } else { first + secondaries } })
+    }
+
+    fn check_apart_from(&self, other: &Ports) -> Result<(), ConfigError> {
+        if self.first == 0 || self.last < other.first || other.last < self.first {
+            return Ok(());
+        }
+        Err(ConfigError::new(format!(
+            "{}: {} is not allowed: ports {} to {} meet {} to {} of {}; allowed are ports \
+             of their own",
+            self.flag, self.first, self.first, self.last, other.first, other.last, other.flag
+        )))
+    }
+
+    fn address(&self, node: u64) -> String {
+        let port = if self.first == 0 { 0 } else { self.first + node };
+        format!("127.0.0.1:{port}")
+    }
+}
+
+/// The value of a flag that no key stands behind.
+fn number(flag: &str, text: &str, min: u64, max: u64) -> Result<u64, ConfigError> {
+    parse_decimal(text).filter(|number| (min..=max).contains(number)).ok_or_else(|| {
+        let given = Raw::text(text);
+        ConfigError::new(format!("{flag}: {given} is not allowed; allowed is {min} to {max}"))
+    })
+}

@@ -1,0 +1,368 @@
+//! The secondary's side: what is appended, held back, acknowledged, refused.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::SessionId;
+use super::quorum::Levels;
+use super::ranges::RangeSet;
+use crate::codes::{NackCode, RefuseCode};
+use crate::limits::HOLD_BACK_BYTES_MAX;
+use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange};
+
+/// A master may ask for an epoch at most so much higher: a wild number must not use up the space.
+const EPOCH_STEP_MAX: u64 = 1 << 32;
+
+/// A run that arrived, checked as a chain by the runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Which entries.
+    pub range: SeqRange,
+    /// Prefix id before its first entry.
+    pub before: PrefixId,
+    /// Prefix id at its last entry.
+    pub tail: PrefixId,
+    /// Its length.
+    pub bytes: usize,
+    /// Where it overlaps the own log: (the run's prefix id, the own one) at the last common number.
+    pub overlap: Option<(PrefixId, PrefixId)>,
+}
+
+/// What the runtime must do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecondaryEffect {
+    /// Append these entries of the run that just arrived, then report `handle_written`.
+    Append {
+        /// Its new part.
+        range: SeqRange,
+    },
+    /// Keep the run that just arrived until the entries before it come.
+    Hold {
+        /// Its entries; the first names it.
+        range: SeqRange,
+    },
+    /// Hand the run kept under this number in again, as if it arrived now.
+    Release {
+        /// The run's first number.
+        first: Seq,
+    },
+    /// Forget all runs that are kept.
+    DropHeld,
+    /// Make the own log durable, then report `handle_stored`.
+    MakeDurable {
+        /// Up to and including.
+        up_to: Seq,
+    },
+    /// Tell the master what is here.
+    Ack {
+        /// The connection.
+        session: SessionId,
+        /// Everything up to here is stored.
+        stored: Seq,
+        /// Everything up to here is in memory.
+        received: Seq,
+        /// What else is in memory.
+        held: RangeSet,
+        /// Entries that came twice.
+        duplicates: u64,
+    },
+    /// Tell the master what was not taken.
+    Nack {
+        /// The connection.
+        session: SessionId,
+        /// The first entry not taken.
+        seq: Seq,
+        /// Why.
+        code: NackCode,
+    },
+    /// Refuse the master and close.
+    Close {
+        /// The connection.
+        session: SessionId,
+        /// Why.
+        code: RefuseCode,
+    },
+}
+
+/// What a master says in its HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MasterHello {
+    /// Its history.
+    pub log_id: Option<LogId>,
+    /// The epoch it leads; 0 if it only asks.
+    pub epoch: Epoch,
+    /// Its process.
+    pub run_id: RunId,
+}
+
+/// The secondary's engine.
+///
+/// # Invariants
+/// `stored <= written`; nothing up to `written` ever changes; every run held starts behind
+/// `written + 1`; the promise never falls.
+#[derive(Debug)]
+pub struct Secondary {
+    log_id: Option<LogId>,
+    epoch: Epoch,
+    run_id: RunId,
+    session: Option<SessionId>,
+    written: Seq,
+    tail: PrefixId,
+    stored: Seq,
+    /// Runs kept, by their first number: end and bytes.
+    held: BTreeMap<Seq, (Seq, usize)>,
+    held_bytes: usize,
+    levels: Levels,
+    duplicates: u64,
+    ack_due: bool,
+    effects: VecDeque<SecondaryEffect>,
+}
+
+impl Secondary {
+    /// A virgin secondary.
+    pub fn new() -> Self {
+        Secondary {
+            log_id: None,
+            epoch: Epoch::ZERO,
+            run_id: RunId::default(),
+            session: None,
+            written: Seq::ZERO,
+            tail: PrefixId::EMPTY,
+            stored: Seq::ZERO,
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            levels: Levels { commit: Seq::ZERO, held_by: Vec::new() },
+            duplicates: 0,
+            ack_due: false,
+            effects: VecDeque::new(),
+        }
+    }
+
+    // ---- getters ----
+
+    /// The history, none while virgin.
+    pub fn log_id(&self) -> Option<LogId> {
+        self.log_id
+    }
+
+    /// The epoch promised.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The process it was promised to.
+    pub fn run_id(&self) -> RunId {
+        self.run_id
+    }
+
+    /// The connection that is followed.
+    pub fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    /// The last entry in the log.
+    pub fn written(&self) -> Seq {
+        self.written
+    }
+
+    /// The last entry that is stored.
+    pub fn stored(&self) -> Seq {
+        self.stored
+    }
+
+    /// Prefix id at the end of the log.
+    pub fn tail(&self) -> PrefixId {
+        self.tail
+    }
+
+    /// The levels as the master last told them.
+    pub fn levels(&self) -> &Levels {
+        &self.levels
+    }
+
+    /// Entries that came although they were there.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// Entries kept until the ones before them come.
+    pub fn held(&self) -> RangeSet {
+        RangeSet::of(self.held.iter().map(|(&first, &(end, _))| SeqRange::new(first, end)))
+    }
+
+    // ---- outputs ----
+
+    /// The next thing to do, in order. An ACK that is due comes last, so that all that arrived
+    /// meanwhile shares it.
+    #[must_use]
+    pub fn poll_effect(&mut self) -> Option<SecondaryEffect> {
+        if let Some(effect) = self.effects.pop_front() {
+            return Some(effect);
+        }
+        if !std::mem::take(&mut self.ack_due) {
+            return None;
+        }
+        Some(SecondaryEffect::Ack {
+            session: self.session?,
+            stored: self.stored,
+            received: self.written,
+            held: self.held(),
+            duplicates: self.duplicates,
+        })
+    }
+
+    /// Withdraws the ACK that is due. For the fault verb that answers with an error instead.
+    pub fn withhold_ack(&mut self) {
+        self.ack_due = false;
+    }
+
+    // ---- inputs ----
+
+    /// A master introduces itself. If this returns, it is to be answered by a HELLO: with an epoch,
+    /// that answer is the promise.
+    ///
+    /// # Errors
+    /// It is to be refused; nothing changed.
+    pub fn handle_hello(
+        &mut self,
+        session: SessionId,
+        hello: MasterHello,
+    ) -> Result<(), RefuseCode> {
+        if hello.epoch == Epoch::ZERO {
+            return Ok(());
+        }
+        let Some(log_id) = hello.log_id else { return Err(RefuseCode::ForeignLog) };
+        if self.log_id.is_some_and(|own| own != log_id) {
+            return Err(RefuseCode::ForeignLog);
+        }
+        if hello.epoch < self.epoch {
+            return Err(RefuseCode::StaleEpoch);
+        }
+        if hello.epoch == self.epoch && hello.run_id != self.run_id {
+            return Err(RefuseCode::EpochTaken);
+        }
+        if hello.epoch.number() - self.epoch.number() > EPOCH_STEP_MAX {
+            return Err(RefuseCode::BadFrame);
+        }
+        (self.log_id, self.epoch, self.run_id) = (Some(log_id), hello.epoch, hello.run_id);
+        if let Some(old) = self.session.replace(session)
+            && old != session
+        {
+            let code = RefuseCode::Replaced;
+            self.effects.push_back(SecondaryEffect::Close { session: old, code });
+        }
+        self.drop_held();
+        self.ack_due = false;
+        Ok(())
+    }
+
+    /// The connection is gone. What was held back goes with it: a new one starts behind the log.
+    pub fn handle_disconnected(&mut self, session: SessionId) {
+        if self.session == Some(session) {
+            self.session = None;
+            self.drop_held();
+            self.ack_due = false;
+        }
+    }
+
+    /// Whether a frame of this epoch on this connection is to be taken; closes it if not.
+    pub fn admits(&mut self, session: SessionId, epoch: Epoch) -> bool {
+        let current = self.session == Some(session);
+        if current && epoch != self.epoch {
+            let code = RefuseCode::StaleEpoch;
+            self.effects.push_back(SecondaryEffect::Close { session, code });
+            self.handle_disconnected(session);
+            return false;
+        }
+        current
+    }
+
+    /// The master told the levels. The commit position never falls.
+    pub fn handle_levels(&mut self, commit: Seq, held_by: Vec<Seq>) {
+        self.levels = Levels { commit: self.levels.commit.max(commit), held_by };
+    }
+
+    /// A run arrived.
+    pub fn handle_arrival(&mut self, session: SessionId, run: Arrival) {
+        let next = self.written.next();
+        if run.range.first > next {
+            return self.hold_back(session, run);
+        }
+        // Numbers that are here: equal, or refused; never overwritten.
+        if let Some((theirs, ours)) = run.overlap {
+            if theirs != ours {
+                return self.nack(session, run.range.first, NackCode::Conflict);
+            }
+        } else if run.before != self.tail {
+            return self.nack(session, run.range.first, NackCode::Mismatch);
+        }
+        let known = run.range.intersection(SeqRange::new(Seq::FIRST, next));
+        self.duplicates += if known.is_empty() { 0 } else { known.len() };
+        self.ack_due = true;
+        let new = SeqRange::new(next, run.range.end);
+        if !new.is_empty() {
+            self.tail = run.tail;
+            self.effects.push_back(SecondaryEffect::Append { range: new });
+        }
+    }
+
+    /// A run that arrived was not a chain of good records.
+    pub fn handle_bad_run(&mut self, session: SessionId, first: Seq) {
+        self.nack(session, first, NackCode::BadRecord);
+    }
+
+    /// The log was appended to, up to and including `up_to`.
+    pub fn handle_written(&mut self, up_to: Seq) {
+        assert!(up_to >= self.written, "BUG: the log became shorter");
+        self.written = up_to;
+        self.effects.push_back(SecondaryEffect::MakeDurable { up_to });
+        if let Some(entry) = self.held.first_entry()
+            && *entry.key() <= up_to.next()
+        {
+            let (first, (_, bytes)) = entry.remove_entry();
+            self.held_bytes -= bytes;
+            self.effects.push_back(SecondaryEffect::Release { first });
+        }
+    }
+
+    /// The log is durable up to and including `up_to`.
+    pub fn handle_stored(&mut self, up_to: Seq) {
+        assert!(up_to <= self.written, "BUG: {up_to} is durable but was never written");
+        self.stored = self.stored.max(up_to);
+        self.ack_due = true;
+    }
+
+    fn hold_back(&mut self, session: SessionId, run: Arrival) {
+        let SeqRange { first, end } = run.range;
+        if self.held().holds(first).0 && self.held().holds(run.range.last()).0 {
+            self.duplicates += run.range.len();
+            self.ack_due = true;
+            return;
+        }
+        let replaced = self.held.get(&first).map_or(0, |&(_, bytes)| bytes);
+        if self.held_bytes - replaced + run.bytes > HOLD_BACK_BYTES_MAX {
+            return self.nack(session, first, NackCode::HoldBackFull);
+        }
+        self.held_bytes = self.held_bytes - replaced + run.bytes;
+        self.held.insert(first, (end, run.bytes));
+        self.ack_due = true;
+        self.effects.push_back(SecondaryEffect::Hold { range: run.range });
+    }
+
+    fn drop_held(&mut self) {
+        if !self.held.is_empty() {
+            self.held.clear();
+            self.held_bytes = 0;
+            self.effects.push_back(SecondaryEffect::DropHeld);
+        }
+    }
+
+    fn nack(&mut self, session: SessionId, seq: Seq, code: NackCode) {
+        self.effects.push_back(SecondaryEffect::Nack { session, seq, code });
+    }
+}
+
+impl Default for Secondary {
+    fn default() -> Self {
+        Secondary::new()
+    }
+}

@@ -1,0 +1,310 @@
+//! Results to lines, exactly as `interface.md` shows them.
+
+use std::fmt::Write as _;
+
+use bytes::{BufMut, BytesMut};
+
+use crate::codes::{Class, Code};
+use crate::engine::Refused;
+use crate::store::Record;
+use crate::types::{Epoch, NodeId, NodeIndex, NodeSet, Seq};
+
+/// A request that was refused: the code, and the rest of the line behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub code: Code,
+    /// `key=value` words, ` - `, a sentence.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal with these words behind the code.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Refusal { code, detail: detail.into() }
+    }
+
+    /// What the engine refused, in words. `nodes` is n, `quorum` the configured one.
+    pub fn of(refused: Refused, nodes: usize, quorum: usize) -> Self {
+        match refused {
+            Refused::BadWriteConcern { concern } => {
+                Refusal::bad_write_concern(&concern.to_string(), nodes)
+            }
+            Refused::ReadOnly { present } => Refusal::new(
+                Code::ReadOnly,
+                format!(
+                    "present={present} need={quorum} - {present} of {nodes} nodes present, the quorum is {quorum}"
+                ),
+            ),
+            Refused::Recovering => Refusal::new(
+                Code::Recovering,
+                "- the master has not yet found out what the log is, STATUS names who is awaited",
+            ),
+            Refused::Stopping => Refusal::new(Code::Stopping, "- this node is stopping"),
+            Refused::NotFound { next } => {
+                Refusal::new(Code::NotFound, format!("next={next} - the log does not reach so far"))
+            }
+        }
+    }
+
+    /// `w` is not a number of nodes that this cluster has.
+    pub fn bad_write_concern(word: &str, nodes: usize) -> Self {
+        let word = super::command::quoted(&word.escape_debug().to_string());
+        Refusal::new(
+            Code::BadWriteConcern,
+            format!("w={word} nodes={nodes} - w counts nodes: 1 to {nodes}, majority or all"),
+        )
+    }
+
+    /// Appends go to the master.
+    pub fn not_master(master_addr: &str) -> Self {
+        let master = if master_addr.is_empty() { "-" } else { master_addr };
+        Refusal::new(Code::NotMaster, format!("master={master} - appends go to the master"))
+    }
+
+    /// The payload is too long.
+    pub fn too_large(bytes: usize, max: usize) -> Self {
+        Refusal::new(
+            Code::TooLarge,
+            format!("bytes={bytes} max={max} - the payload is longer than limits.payload_max"),
+        )
+    }
+
+    /// Writes the line, with its end.
+    pub fn write(&self, out: &mut BytesMut) {
+        out.extend_from_slice(self.code.class().word().as_bytes());
+        out.put_u8(b' ');
+        out.extend_from_slice(self.code.word().as_bytes());
+        if !self.detail.is_empty() {
+            out.put_u8(b' ');
+            out.extend_from_slice(self.detail.as_bytes());
+        }
+        out.put_u8(b'\n');
+    }
+}
+
+/// Where an entry is, as an answer tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// OK, PENDING or UNKNOWN.
+    pub class: Class,
+    /// The entry.
+    pub seq: Seq,
+    /// The epoch that numbered it.
+    pub epoch: Epoch,
+    /// Nodes asked for.
+    pub need: usize,
+    /// Nodes that hold it.
+    pub holders: NodeSet,
+}
+
+/// Writes reply lines for `count` consecutive entries that share everything but the number.
+pub fn write_placed(out: &mut BytesMut, placed: &Placed, count: u64, roster: &[NodeId]) {
+    let suffix = placed_suffix(placed, roster);
+    let mut number = NumberText::default();
+    out.reserve((suffix.len() + 32) * usize::try_from(count).unwrap_or(0));
+    for seq in placed.seq.number()..placed.seq.number().saturating_add(count) {
+        out.extend_from_slice(placed.class.word().as_bytes());
+        out.extend_from_slice(b" seq=");
+        out.extend_from_slice(number.write(seq));
+        out.extend_from_slice(suffix.as_bytes());
+    }
+}
+
+/// What follows the number: ` epoch=… have=…/… need=… by=…[ missing=…]\n`.
+fn placed_suffix(placed: &Placed, roster: &[NodeId]) -> String {
+    let Placed { class, epoch, need, holders, .. } = placed;
+    let mut suffix =
+        format!(" epoch={epoch} have={}/{} need={need} by=", holders.len(), roster.len());
+    write_names(&mut suffix, roster, |node| holders.contains(node));
+    match class {
+        Class::Pending => {
+            suffix.push_str(" missing=");
+            write_names(&mut suffix, roster, |node| !holders.contains(node));
+        }
+        Class::Unknown => {
+            suffix.push_str(" - this node lost its reign, the entry may or may not survive");
+        }
+        _ => {}
+    }
+    suffix.push('\n');
+    suffix
+}
+
+/// Names of the nodes chosen, in roster order, separated by commas; `-` for none.
+pub fn write_names(out: &mut String, roster: &[NodeId], chosen: impl Fn(NodeIndex) -> bool) {
+    let mut separator = "";
+    for (position, id) in roster.iter().enumerate() {
+        let node = match position.checked_sub(1) {
+            None => NodeIndex::MASTER,
+            Some(position) => NodeIndex::secondary(position),
+        };
+        if chosen(node) {
+            let _ = write!(out, "{separator}{id}"); // Writing to a String cannot fail.
+            separator = ",";
+        }
+    }
+    if separator.is_empty() {
+        out.push('-');
+    }
+}
+
+/// Decimal digits without an allocation each.
+#[derive(Default)]
+struct NumberText {
+    digits: [u8; 20],
+}
+
+impl NumberText {
+    fn write(&mut self, mut number: u64) -> &[u8] {
+        let mut at = self.digits.len();
+        loop {
+            at -= 1;
+            self.digits[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return &self.digits[at..];
+            }
+        }
+    }
+}
+
+/// Writes a payload with control bytes, DEL and backslash escaped.
+pub fn write_escaped(out: &mut BytesMut, payload: &[u8]) {
+    let special = |&byte: &u8| byte < 0x20 || byte == 0x7f || byte == b'\\';
+    let mut rest = payload;
+    while let Some(at) = rest.iter().position(special) {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            byte => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\x");
+                out.put_u8(HEX[usize::from(byte >> 4)]);
+                out.put_u8(HEX[usize::from(byte & 15)]);
+            }
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Writes a line of LIST or TAIL: `<seq> <payload>`.
+pub fn write_entry(out: &mut BytesMut, seq: Seq, payload: &[u8]) {
+    out.extend_from_slice(NumberText::default().write(seq.number()));
+    out.put_u8(b' ');
+    write_escaped(out, payload);
+    out.put_u8(b'\n');
+}
+
+/// Writes the reply to GET. `by` is known on the master only.
+pub fn write_get(out: &mut BytesMut, record: &Record, by: Option<&str>) {
+    let head = format!(
+        "OK seq={} epoch={} time={} bytes={} by={} payload=",
+        record.seq,
+        record.epoch,
+        rfc3339(record.time_ms),
+        record.payload.len(),
+        by.unwrap_or("-"),
+    );
+    out.extend_from_slice(head.as_bytes());
+    write_escaped(out, &record.payload);
+    out.put_u8(b'\n');
+}
+
+/// The END line of LIST.
+pub fn list_end(count: u64, last: Seq, commit: Seq, level: crate::types::Level) -> String {
+    if count == 0 {
+        return format!("END count=0 first=- last=- commit={commit} level={level}\n");
+    }
+    let first = last.number() + 1 - count;
+    format!("END count={count} first={first} last={last} commit={commit} level={level}\n")
+}
+
+/// A moment in UTC with milliseconds, as RFC 3339 writes it.
+///
+/// The date is found by counting days in eras of 400 years (Howard Hinnant's `civil_from_days`).
+pub fn rfc3339(unix_ms: u64) -> String {
+    let (days, ms_of_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
+    let days = days + 719_468; // From 0000-03-01, so that a leap day ends its year.
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (seconds, ms) = (ms_of_day / 1000, ms_of_day % 1000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roster() -> Vec<NodeId> {
+        ["master", "s1", "s2"].iter().map(|id| id.parse().unwrap()).collect()
+    }
+
+    fn text(write: impl Fn(&mut BytesMut)) -> String {
+        let mut out = BytesMut::new();
+        write(&mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn answers_read_as_in_the_interface() {
+        let holders = NodeSet::default().with(NodeIndex::MASTER).with(NodeIndex::secondary(0));
+        let placed =
+            Placed { class: Class::Ok, seq: Seq::new(9), epoch: Epoch::new(1), need: 2, holders };
+        assert_eq!(
+            text(|out| write_placed(out, &placed, 2, &roster())),
+            "OK seq=9 epoch=1 have=2/3 need=2 by=master,s1\n\
+             OK seq=10 epoch=1 have=2/3 need=2 by=master,s1\n"
+        );
+        let pending = Placed { class: Class::Pending, seq: Seq::new(3), need: 3, ..placed };
+        assert_eq!(
+            text(|out| write_placed(out, &pending, 1, &roster())),
+            "PENDING seq=3 epoch=1 have=2/3 need=3 by=master,s1 missing=s2\n"
+        );
+    }
+
+    #[test]
+    fn refusals_read_as_in_the_interface() {
+        let line = |refusal: Refusal| text(|out| refusal.write(out));
+        assert_eq!(
+            line(Refusal::bad_write_concern("5", 3)),
+            "REJECTED bad-write-concern w=5 nodes=3 - w counts nodes: 1 to 3, majority or all\n"
+        );
+        assert_eq!(
+            line(Refusal::of(Refused::ReadOnly { present: 1 }, 3, 2)),
+            "REJECTED read-only present=1 need=2 - 1 of 3 nodes present, the quorum is 2\n"
+        );
+        assert_eq!(
+            line(Refusal::not_master("127.0.0.1:9000")),
+            "REJECTED not-master master=127.0.0.1:9000 - appends go to the master\n"
+        );
+    }
+
+    #[test]
+    fn control_bytes_and_the_backslash_are_escaped_and_utf8_is_not() {
+        assert_eq!(
+            text(|out| write_escaped(out, "a\n\r\t\\\0\u{1f}\u{7f}ü".as_bytes())),
+            "a\\n\\r\\t\\\\\\x00\\x1f\\x7fü"
+        );
+        assert_eq!(text(|out| write_entry(out, Seq::new(5), b"")), "5 \n");
+    }
+
+    #[test]
+    fn times_are_rfc3339() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(rfc3339(1_700_000_000_001), "2023-11-14T22:13:20.001Z");
+        assert_eq!(rfc3339(4_107_542_399_999), "2100-02-28T23:59:59.999Z");
+    }
+}
