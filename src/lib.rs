@@ -6,6 +6,7 @@ pub mod engine;
 pub mod gateway;
 pub mod limits;
 pub mod logging;
+pub mod runtime;
 pub mod store;
 pub mod types;
 pub mod wire;

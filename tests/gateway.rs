@@ -304,6 +304,20 @@ fn the_largest_payload_is_accepted_with_all_its_options() {
 }
 
 #[test]
+fn the_largest_payload_can_be_configured_and_the_longest_line_follows() {
+    const PAYLOAD_MAX: usize = 64 * 1024;
+    let cluster = Cluster::of(0).set("limits.payload_max", "64KiB").start();
+    let mut client = cluster.client();
+    client.ok(&format!("APPEND {}", "x".repeat(PAYLOAD_MAX)));
+    client.refused(&format!("APPEND {}", "x".repeat(PAYLOAD_MAX + 1)), "REJECTED too-large");
+    client.send(&format!("APPEND {}", "x".repeat(PAYLOAD_MAX + LINE_SLACK)));
+    let reply = client.line();
+    assert!(reply.starts_with("ERR too-long "), "{reply}");
+    client.assert_closed();
+    assert_eq!(cluster.client().list("").entries.len(), 1);
+}
+
+#[test]
 fn appends_go_to_the_master_and_the_secondary_says_where_it_is() {
     let cluster = Cluster::of(1).start();
     let mut client = cluster.client_of("s1");

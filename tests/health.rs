@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Cluster, wait_until};
+use common::{Cluster, Gateway, wait_until};
 
 const MIB: usize = 1024 * 1024;
 
@@ -178,23 +178,56 @@ fn a_restarted_master_that_finds_a_log_stays_recovering() {
 }
 
 /// Whatever the ladder says: a node that is back is served at once. The only wait of this ladder
-/// is far longer than this test may take.
+/// is far longer than this test may take. Half is missed while the node is still thought to be
+/// there, half when nothing is sent to it any more.
 #[test]
 fn a_thousand_missed_entries_arrive_after_a_return() {
-    const MISSED: usize = 1000;
+    const HALF: usize = 500;
     let cluster = Cluster::of(2).set("cluster.retry_delays", "300s").start();
     let mut client = cluster.client();
     client.ok("APPEND before");
     cluster.pause("s2");
-    let lines: String = (0..MISSED).map(|n| format!("APPEND w=2 missed {n}\n")).collect();
+    append_pipelined(&mut client, HALF);
+    cluster.wait_health("s2", "unhealthy");
+    append_pipelined(&mut client, HALF);
+    cluster.resume("s2");
+    client.ok(&format!("WAIT {} w=3", 1 + 2 * HALF));
+    assert_eq!(cluster.wait_equal_lists().entries.len(), 1 + 2 * HALF);
+}
+
+fn append_pipelined(client: &mut Gateway, count: usize) {
+    let lines: String = (0..count).map(|number| format!("APPEND w=2 missed {number}\n")).collect();
     client.send_bytes(lines.as_bytes());
-    for _ in 0..MISSED {
+    for _ in 0..count {
         assert!(client.line().starts_with("OK "));
     }
-    cluster.wait_health("s2", "unhealthy");
-    cluster.resume("s2");
-    client.ok(&format!("WAIT {} w=3", MISSED + 1));
-    assert_eq!(cluster.wait_equal_lists().entries.len(), MISSED + 1);
+}
+
+/// A secondary that comes with the log of another cluster is refused, says why in STATUS, counts
+/// for nothing and keeps what it has.
+#[test]
+fn a_secondary_with_another_history_is_refused_and_kept_untouched() {
+    let mut cluster = Cluster::of(2).absent("s2").proxied("s2").start();
+    cluster.proxy("s2").cut();
+    cluster.start("s2");
+    let wire = cluster.node("s2").ready.wire;
+    let mut stranger = Cluster::of(0).master_flags(&["--secondary", &format!("s2={wire}")]).start();
+    stranger.client().ok("APPEND w=2 another history");
+    stranger.master.process.kill();
+
+    cluster.proxy("s2").heal();
+    let mut client = cluster.client();
+    client.ok("APPEND w=2 this history");
+    wait_until("the refusal in STATUS", || {
+        let status = client.status();
+        let s2 = status.secondary("s2");
+        assert_eq!((s2.get("health"), s2.number("stored")), ("unhealthy", 0));
+        s2.get("error").contains("foreign-log").then_some(())
+    });
+    let pending = client.cmd("WAIT 1 w=3 timeout=0");
+    assert_eq!(pending, "PENDING seq=1 epoch=1 have=2/3 need=3 by=master,s1 missing=s2");
+    assert_eq!(client.ok("HEALTH").get("present"), "2");
+    assert_eq!(cluster.client_of("s2").list("").payloads(), ["another history"]);
 }
 
 /// A secondary that is away costs no queue of payloads and no busy waiting.

@@ -99,6 +99,10 @@ fn a_delayed_entry_is_repeated_and_its_late_original_is_a_counted_duplicate() {
     assert_eq!(received, "OK seq=2 epoch=1 have=3/3 need=3 by=master,s1,s2");
     first.assert_still_waiting();
     assert_eq!(s1.list("").entries, [], "nothing is shown behind a hole");
+    let received = second.cmd("WAIT 2 ack=received w=3 timeout=0");
+    assert_eq!(received, "OK seq=2 epoch=1 have=3/3 need=3 by=master,s1,s2");
+    let stored = second.cmd("WAIT 2 ack=stored w=3 timeout=0");
+    assert_eq!(stored, "PENDING seq=2 epoch=1 have=2/3 need=3 by=master,s2 missing=s1");
     let status = second.status();
     assert_eq!(status.secondary("s1").number("stored"), 0, "{status:?}");
 

@@ -78,10 +78,9 @@ async fn introduce_patiently(addr: &str, name: &str) -> Result<Introduced, Conne
             let node = judge(addr, hello).map_err(ConnectFailure::Protocol)?;
             Ok(Introduced { stream, buffer, node })
         }
-        Ok(Some(Message::Refuse(refuse))) => Err(ConnectFailure::Refused(RefusedByNode {
-            code: refuse.code,
-            reason: refuse.reason,
-        })),
+        Ok(Some(Message::Refuse(refuse))) => {
+            Err(ConnectFailure::Refused(RefusedByNode { code: refuse.code, reason: refuse.reason }))
+        }
         Ok(_) => Err(ConnectFailure::Protocol("its first frame is no HELLO".to_owned())),
         Err(error) => Err(ConnectFailure::Protocol(error.to_string())),
     }

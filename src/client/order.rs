@@ -59,6 +59,13 @@ impl Order {
         state.submitted - 1
     }
 
+    /// Entries submitted whose outcome was not read.
+    pub(super) fn waiting(&self) -> u64 {
+        let state = self.lock();
+        let ready: u64 = state.ready.iter().map(|answered| answered.count).sum();
+        state.submitted - state.next + ready
+    }
+
     /// Nothing more will be submitted.
     pub(super) fn finish(&self) {
         self.lock().finished = true;
@@ -97,10 +104,7 @@ impl Order {
             return Ok(());
         }
         let mut freed = state.deliver(count, answer);
-        while let Some(entry) = state.early.first_entry()
-            && *entry.key() == state.next
-        {
-            let (count, answer) = entry.remove();
+        while let Some((count, answer)) = state.take_next_early() {
             freed += state.deliver(count, answer);
         }
         drop(state);
@@ -149,6 +153,10 @@ impl Order {
 pub(super) struct TwoAnswers;
 
 impl State {
+    fn take_next_early(&mut self) -> Option<(u64, Answer)> {
+        self.early.remove(&self.next)
+    }
+
     /// Puts an answer at `next` out for reading; returns how many permits that gives back.
     fn deliver(&mut self, count: u64, answer: Answer) -> u64 {
         let first = self.next;
@@ -183,8 +191,12 @@ mod tests {
     use crate::types::{Epoch, NodeSet, Seq};
 
     fn ok(seq: u64) -> Answer {
-        let placed =
-            Placed { seq: Seq::new(seq), epoch: Epoch::new(1), need: 1, holders: NodeSet::from_bits(1) };
+        let placed = Placed {
+            seq: Seq::new(seq),
+            epoch: Epoch::new(1),
+            need: 1,
+            holders: NodeSet::from_bits(1),
+        };
         Ok(AppendOutcome::Ok(placed))
     }
 
@@ -245,8 +257,13 @@ mod tests {
                 (answered.first, answered.count, sent)
             })
             .collect();
-        let expected =
-            [(0, 1, None), (1, 3, Some(true)), (4, 2, None), (6, 2, Some(true)), (8, 2, Some(false))];
+        let expected = [
+            (0, 1, None),
+            (1, 3, Some(true)),
+            (4, 2, None),
+            (6, 2, Some(true)),
+            (8, 2, Some(false)),
+        ];
         assert_eq!(told, expected);
     }
 

@@ -100,8 +100,7 @@ impl Outbox {
             _ => {
                 let options = options.clone();
                 let bytes = BytesMut::with_capacity(4 + payload.len());
-                let run =
-                    OpenRun { appender, options, id, index, count: 0, bytes, charged: 0 };
+                let run = OpenRun { appender, options, id, index, count: 0, bytes, charged: 0 };
                 self.items.push_back(Item::Run(run));
                 match self.items.back_mut() {
                     Some(Item::Run(run)) => run,

@@ -264,12 +264,14 @@ mod tests {
 
     #[test]
     fn what_may_be_sent_again_was_refused() {
-        let refused =
-            |code: Code| AppendOutcome::Refused(Refusal { number: code.number(), detail: "".into() });
+        let refused = |code: Code| {
+            AppendOutcome::Refused(Refusal { number: code.number(), detail: "".into() })
+        };
         assert!(refused(Code::ReadOnly).is_retryable());
         assert!(!refused(Code::TooLarge).is_retryable());
         assert!(!refused(Code::ReadOnly).maybe_applied());
-        for outcome in [AppendOutcome::Pending(placed(3, 1)), AppendOutcome::Unknown(placed(3, 1))] {
+        for outcome in [AppendOutcome::Pending(placed(3, 1)), AppendOutcome::Unknown(placed(3, 1))]
+        {
             assert!(outcome.maybe_applied() && !outcome.is_retryable());
         }
     }

@@ -1,7 +1,7 @@
 //! Who waits for which answer: request ids to the ones who asked.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -64,11 +64,20 @@ pub(super) struct Requests {
     next_id: u64,
     owners: BTreeMap<u64, Owner>,
     channels: HashMap<u64, Channel>,
+    /// All that are in use, to tell them of the end even if none of their entries waits.
+    appenders: Vec<Weak<Order>>,
 }
 
 impl Requests {
     pub(super) fn new() -> Self {
-        Requests { next_id: 1, owners: BTreeMap::new(), channels: HashMap::new() }
+        let (owners, channels, appenders) = (BTreeMap::new(), HashMap::new(), Vec::new());
+        Requests { next_id: 1, owners, channels, appenders }
+    }
+
+    /// Remembers an appender.
+    pub(super) fn register_appender(&mut self, order: &Arc<Order>) {
+        self.appenders.retain(|known| known.strong_count() > 0);
+        self.appenders.push(Arc::downgrade(order));
     }
 
     fn take_id(&mut self) -> u64 {
@@ -174,30 +183,28 @@ impl Requests {
     pub(super) fn lose(&mut self, sent_end: u64, reason: &LostReason) {
         // Who reads pieces finds its channel closed before the end.
         self.channels.clear();
-        let mut runs: Vec<(Arc<Order>, u64)> = Vec::new();
+        let mut sent_ends: Vec<(Arc<Order>, u64)> = Vec::new();
         for (first, owner) in std::mem::take(&mut self.owners) {
             match owner.waiter {
                 Waiter::Single { reply, .. } => {
                     let lost = ConnectionLost { sent: first < sent_end, reason: reason.clone() };
                     let _ = reply.send(Err(lost)); // See `answer`.
                 }
-                Waiter::Run { order, index } => {
-                    let sent = sent_end.clamp(first, first + owner.count) - first;
-                    runs.push((order, index + sent));
+                // Ids and indexes grow together: the last run of which anything was sent tells
+                // how far its appender got.
+                Waiter::Run { order, index } if first < sent_end => {
+                    let sent_index = index + owner.count.min(sent_end - first);
+                    match sent_ends.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &order)) {
+                        Some((_, known)) => *known = sent_index,
+                        None => sent_ends.push((order, sent_index)),
+                    }
                 }
+                Waiter::Run { .. } => {}
             }
         }
-        // Ids and indexes grow together, so that the last run with anything sent tells how far an
-        // appender got; one with everything answered has no run here and needs none.
-        while let Some((order, mut sent_index)) = runs.pop() {
-            runs.retain(|(other, index)| {
-                let same = Arc::ptr_eq(other, &order);
-                if same {
-                    sent_index = sent_index.max(*index);
-                }
-                !same
-            });
-            order.lose(sent_index, reason);
+        for order in self.appenders.drain(..).filter_map(|order| order.upgrade()) {
+            let sent_index = sent_ends.iter().find(|(other, _)| Arc::ptr_eq(other, &order));
+            order.lose(sent_index.map_or(0, |(_, sent_index)| *sent_index), reason);
         }
     }
 }

@@ -154,6 +154,14 @@ impl Master {
         self.waiters.waiting()
     }
 
+    /// Every append and wait that is not answered, with its entry.
+    pub fn waiters(&self) -> impl Iterator<Item = (&Waiter, Seq)> {
+        self.waiters.iter().flat_map(|waiter| {
+            let numbers = waiter.range.first.number()..waiter.range.end.number();
+            numbers.map(move |number| (waiter, Seq::new(number)))
+        })
+    }
+
     /// Nodes present: the master, and every secondary whose introduction was accepted and that is
     /// not unhealthy.
     pub fn present(&self) -> usize {
@@ -471,7 +479,7 @@ impl Master {
             Patience::For(duration) => Some(now.after(duration)),
         };
         let ack = ack.unwrap_or(self.config.ack);
-        Waiter { token, base: range.first, range, need, ack, deadline }
+        Waiter { token, base: range.first, range, need, ack, since: now, deadline }
     }
 
     fn judge_promise(&mut self, now: Time, to: NodeIndex, session: SessionId, facts: HelloFacts) {

@@ -191,13 +191,16 @@ impl Secondary {
 
     // ---- outputs ----
 
-    /// The next thing to do, in order. An ACK that is due comes last, so that all that arrived
-    /// meanwhile shares it.
+    /// The next thing to do, in order.
     #[must_use]
     pub fn poll_effect(&mut self) -> Option<SecondaryEffect> {
-        if let Some(effect) = self.effects.pop_front() {
-            return Some(effect);
-        }
+        self.effects.pop_front()
+    }
+
+    /// The ACK that is due, if one is: asked for when all that arrived together is dealt with, so
+    /// that it shares one.
+    #[must_use]
+    pub fn poll_ack(&mut self) -> Option<SecondaryEffect> {
         if !std::mem::take(&mut self.ack_due) {
             return None;
         }
@@ -322,6 +325,11 @@ impl Secondary {
             self.held_bytes -= bytes;
             self.effects.push_back(SecondaryEffect::Release { first });
         }
+    }
+
+    /// Entries by hand were equal to the master's: they count as duplicates.
+    pub fn handle_gave_way(&mut self, duplicates: u64) {
+        self.duplicates += duplicates;
     }
 
     /// The log is durable up to and including `up_to`.

@@ -59,6 +59,8 @@ pub struct Waiter {
     pub need: usize,
     /// What holding means.
     pub ack: AckLevel,
+    /// Since when.
+    pub since: Time,
     /// When the client wants to hear PENDING.
     pub deadline: Option<Time>,
 }
@@ -259,16 +261,19 @@ impl Waiters {
         self.received_appends.retain(|_, waiter| stays(waiter));
         self.received_waits.retain(|_, waiter| stays(waiter));
         self.overdue.retain(|_, waiter| stays(waiter));
+        self.waiting = self.iter().map(|waiter| waiter.range.len()).sum();
+        // Deadlines of those forgotten find nobody when they come.
+    }
+
+    /// Every waiter, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Waiter> {
         let appends = self.stored_appends.iter().flatten();
         let waits = self.stored_waits.iter().flat_map(BTreeMap::values);
-        self.waiting = appends
+        appends
             .chain(waits)
             .chain(self.received_appends.values())
             .chain(self.received_waits.values())
             .chain(self.overdue.values())
-            .map(|waiter| waiter.range.len())
-            .sum();
-        // Deadlines of those forgotten find nobody when they come.
     }
 
     /// The next deadline.
@@ -316,7 +321,7 @@ mod tests {
     fn run(slot: u64, first: u64, last: u64, need: usize, ack: AckLevel) -> Waiter {
         let range = SeqRange::inclusive(Seq::new(first), Seq::new(last));
         let token = Token { connection: slot % 2, slot };
-        Waiter { token, base: range.first, range, need, ack, deadline: None }
+        Waiter { token, base: range.first, range, need, ack, since: Time::ZERO, deadline: None }
     }
 
     fn shown(waiters: &[Waiter]) -> Vec<(u64, String)> {

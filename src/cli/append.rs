@@ -1,0 +1,238 @@
+//! `append`: entries out as fast as the node takes them, replies in order, and a clear word on
+//! every entry when the connection is lost in between.
+
+use std::io::{IsTerminal, Write};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::arguments::{Output, Part};
+use super::output::{Stdout, failure};
+use super::progress::{INTERVAL, Progress};
+use super::source::Source;
+use super::{Exit, complain, connect_to_master, json, unreachable};
+use crate::client::{
+    Answered, AppendOptions, Appender, Client, ConnectError, ConnectionLost, Outcomes,
+};
+use crate::types::NodeId;
+
+/// Entries sent or waiting to be sent that have no answer yet: enough to keep the cluster busy, and
+/// half of what a node lets wait by default.
+const IN_FLIGHT_MAX: usize = 32_768;
+
+/// How long a lost connection is tried again before the rest is given up.
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The reply for an entry that was sent and has no answer. It is ours: the node is not there to
+/// give one.
+const UNANSWERED: &str =
+    "UNKNOWN seq=- epoch=- - connection lost before the answer; the entry may be in the log";
+
+/// Appends everything in `parts` and prints the replies.
+pub(super) async fn append(
+    servers: &[String],
+    options: AppendOptions,
+    parts: Vec<Part>,
+    output: Output,
+    quiet: bool,
+) -> Exit {
+    let mut client = match connect_to_master(servers).await {
+        Ok(client) => client,
+        Err(error) => return unreachable(&error),
+    };
+    let mut source = Source::new(parts);
+    let reads_stdin = source.reads_stdin();
+    if reads_stdin && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        complain("each line you type is an entry; end with Ctrl-D");
+    }
+    let mut report = Report::new(output, quiet, Progress::new(reads_stdin));
+    loop {
+        let lost = pass(&client, &options, &mut source, &mut report).await;
+        let Some(lost) = lost.filter(|_| !source.is_exhausted()) else { break };
+        report.note(format_args!("{lost}; connecting again"));
+        client = match reconnect(servers).await {
+            Ok(client) => client,
+            Err(error) => {
+                report.give_up(&source, reads_stdin, &error);
+                break;
+            }
+        };
+    }
+    if let Some(error) = source.take_error() {
+        report.note(format_args!("standard input: {error}"));
+        report.exit = report.exit.worst(Exit::Refused);
+    }
+    report.finish()
+}
+
+/// Sends what the source has over one connection until all of it is answered. Returns why the
+/// connection ended, if it did; what was not sent is then back in the source.
+async fn pass(
+    client: &Client,
+    options: &AppendOptions,
+    source: &mut Source,
+    report: &mut Report,
+) -> Option<ConnectionLost> {
+    let (appender, mut outcomes) = client.appender(options.clone(), IN_FLIGHT_MAX);
+    report.start_pass(client);
+    {
+        let mut feeding = pin!(feed(source, appender));
+        let mut collecting = pin!(collect(client, &mut outcomes, report));
+        let mut fed = false;
+        // The outcomes end when everything is fed and answered, or the connection is lost; input
+        // that has not come by then is not waited for.
+        loop {
+            tokio::select! {
+                () = &mut feeding, if !fed => fed = true,
+                () = &mut collecting => break,
+            }
+        }
+    }
+    source.give_back(outcomes.take_unsent());
+    client.lost().map(|reason| ConnectionLost { sent: report.sent, reason })
+}
+
+/// Puts entries into the appender until there are no more or the connection is lost. An entry is
+/// taken from the source only once it is in.
+async fn feed(source: &mut Source, mut appender: Appender) {
+    while let Some(entry) = source.front().await {
+        if appender.push(entry).await.is_err() {
+            break;
+        }
+        source.pop();
+    }
+}
+
+async fn collect(client: &Client, outcomes: &mut Outcomes, report: &mut Report) {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let ticking = report.progress.is_visible();
+    loop {
+        tokio::select! {
+            biased;
+            answered = outcomes.next() => match answered {
+                Some(answered) => report.answered(&answered),
+                None => break,
+            },
+            _ = ticks.tick(), if ticking => {
+                report.progress.tick(outcomes.waiting(), client).await;
+            }
+        }
+    }
+}
+
+async fn reconnect(servers: &[String]) -> Result<Client, ConnectError> {
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(100);
+    loop {
+        sleep(pause).await;
+        match connect_to_master(servers).await {
+            Err(error) if started.elapsed() >= RECONNECT_PATIENCE => return Err(error),
+            Err(_) => pause = (pause * 2).min(Duration::from_secs(1)),
+            Ok(client) => return Ok(client),
+        }
+    }
+}
+
+/// Prints replies and remembers how it ends.
+struct Report {
+    output: Output,
+    quiet: bool,
+    progress: Progress,
+    roster: Vec<NodeId>,
+    stdout: Stdout,
+    /// Nobody reads our output any more; the appends go on.
+    stdout_failed: bool,
+    exit: Exit,
+    /// Something was handed to a node.
+    sent: bool,
+}
+
+impl Report {
+    fn new(output: Output, quiet: bool, progress: Progress) -> Self {
+        let (roster, stdout) = (Vec::new(), Stdout::new());
+        let (exit, stdout_failed, sent) = (Exit::Done, false, false);
+        Report { output, quiet, progress, roster, stdout, stdout_failed, exit, sent }
+    }
+
+    fn start_pass(&mut self, client: &Client) {
+        self.roster = client.roster().to_vec();
+    }
+
+    fn answered(&mut self, answered: &Answered) {
+        let Answered { count, outcome, .. } = answered;
+        let exit = match outcome {
+            Ok(outcome) => Exit::of_class(outcome.class()),
+            // Not sent: it comes again, or is counted when all is given up.
+            Err(lost) if !lost.sent => return,
+            Err(_) => Exit::Unknown,
+        };
+        self.sent = true;
+        self.exit = self.exit.worst(exit);
+        self.progress.answered(*count);
+        if self.quiet && exit == Exit::Done {
+            return;
+        }
+        self.progress.clear();
+        match outcome {
+            Ok(outcome) => {
+                for distance in 0..*count {
+                    let outcome = outcome.later(distance);
+                    let roster = std::mem::take(&mut self.roster);
+                    self.line(&outcome.reply_line(&roster));
+                    self.roster = roster;
+                }
+            }
+            Err(_) => (0..*count).for_each(|_| self.line(&UNANSWERED)),
+        }
+        self.flush();
+    }
+
+    fn line(&mut self, line: &impl std::fmt::Display) {
+        let buffer = self.stdout.buffer();
+        // Neither fails: both write to memory, and keys are text.
+        let _ = match self.output {
+            Output::Text => write!(buffer, "{line}").is_ok(),
+            Output::Json => {
+                serde_json::to_writer(&mut *buffer, &json::reply_line(&line.to_string())).is_ok()
+            }
+        };
+        buffer.push(b'\n');
+        if buffer.len() >= 64 << 10 {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.quiet {
+            let _ = std::io::stderr().write_all(self.stdout.buffer()); // See `complain`.
+            self.stdout.buffer().clear();
+        } else if self.stdout_failed {
+            self.stdout.buffer().clear();
+        } else if let Err(error) = self.stdout.flush() {
+            self.stdout_failed = true;
+            self.exit = self.exit.worst(failure(&error));
+        }
+    }
+
+    fn note(&mut self, message: impl std::fmt::Display) {
+        self.progress.clear();
+        complain(message);
+    }
+
+    /// The connection could not be made again.
+    fn give_up(&mut self, source: &Source, reads_stdin: bool, error: &ConnectError) {
+        let rest =
+            if reads_stdin && source.reads_stdin() { " and the rest of the input" } else { "" };
+        let known = source.known();
+        self.note(format_args!("{known} entries{rest} were not sent: {error}"));
+        let exit = if self.sent { Exit::Unknown } else { Exit::Unreachable };
+        self.exit = self.exit.worst(exit);
+    }
+
+    fn finish(mut self) -> Exit {
+        self.progress.clear();
+        self.exit
+    }
+}

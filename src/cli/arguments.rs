@@ -1,0 +1,569 @@
+//! What users may type: the verbs, their options, and the checks made before anything is sent.
+
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
+use argh::FromArgs;
+
+use super::words::{CommandLine, Place};
+use crate::client::{AppendOptions, Producer};
+use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern, parse_decimal};
+
+const SERVER_DEFAULT: &str = "127.0.0.1:9000";
+const SERVER_VARIABLE: &str = "REPLOG_SERVER";
+
+/// Talks to the nodes of a replog cluster.
+#[derive(FromArgs)]
+#[argh(
+    note = "Environment: REPLOG_SERVER stands for --server.",
+    example = "replog-cli append -w 2 'hello world'\nreplog-cli --quiet append - < FILE\nreplog-cli tail -f",
+    error_code(1, "REJECTED or ERR: nothing happened"),
+    error_code(2, "wrong usage"),
+    error_code(3, "UNKNOWN, or the connection was lost after something was sent"),
+    error_code(4, "PENDING: in the log, the write concern not met yet"),
+    error_code(5, "no server reachable, nothing sent")
+)]
+struct Arguments {
+    /// wire address of a node, or several with commas between: the first that answers is used
+    /// (default 127.0.0.1:9000)
+    #[argh(option, arg_name = "addr[,addr...]")]
+    server: Option<String>,
+    /// text or json (append, status and replies of one line)
+    #[argh(option, arg_name = "format", default = "Output::Text")]
+    output: Output,
+    /// append: print only replies that are not OK, on stderr
+    #[argh(switch)]
+    quiet: bool,
+    /// print the version
+    #[argh(switch)]
+    #[allow(dead_code)] // Handled before argh, which wants a verb; here for the help text.
+    version: bool,
+    #[argh(subcommand)]
+    verb: Verb,
+}
+
+/// How output is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl FromStr for Output {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "text" => Ok(Output::Text),
+            "json" => Ok(Output::Json),
+            _ => Err("expected text or json"),
+        }
+    }
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Verb {
+    Append(Append),
+    List(List),
+    Get(Get),
+    Tail(Tail),
+    Wait(Wait),
+    Status(Status),
+    Health(Health),
+    Digest(Digest),
+    Ping(Ping),
+    Delay(Delay),
+    Fail(Fail),
+    Mute(Mute),
+    Store(Store),
+}
+
+/// Append entries and print the reply to each.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "append",
+    note = "Messages that start with a dash stand behind --. Without a message, or with -, each line of standard input is an entry."
+)]
+struct Append {
+    /// how many nodes must hold an entry before OK: a number, majority or all
+    #[argh(option, short = 'w', arg_name = "w")]
+    w: Option<WriteConcern>,
+    /// what holding means: stored or received
+    #[argh(option, arg_name = "ack")]
+    ack: Option<AckLevel>,
+    /// how long to wait, e.g. 500ms, 5s, 2m, none; then the reply is PENDING
+    #[argh(option, arg_name = "duration")]
+    timeout: Option<Patience>,
+    /// producer and number of the first entry, which make repetitions harmless (not served yet)
+    #[argh(option, arg_name = "producer:n", from_str_fn(parse_producer))]
+    id: Option<Producer>,
+    /// append only if the first entry gets this number (not served yet)
+    #[argh(option, long = "match", arg_name = "seq", from_str_fn(parse_seq))]
+    match_seq: Option<Seq>,
+    /// all or nothing (not served yet)
+    #[argh(switch)]
+    atomic: bool,
+    /// entries, one each; - is standard input, a line each
+    #[argh(positional, arg_name = "message")]
+    messages: Vec<Place>,
+}
+
+/// Print entries that are there.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "list")]
+struct List {
+    /// the first entry (default 1)
+    #[argh(option, arg_name = "seq", from_str_fn(parse_number))]
+    from: Option<u64>,
+    /// at most so many
+    #[argh(option, arg_name = "n", from_str_fn(parse_number))]
+    limit: Option<u64>,
+    /// which may be seen: local (default), committed, all or a number of nodes
+    #[argh(option, arg_name = "level")]
+    level: Option<Level>,
+    /// print payloads only, as they are, each with a line feed behind it
+    #[argh(switch)]
+    raw: bool,
+}
+
+/// Print one entry and what is known of it.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "get")]
+struct Get {
+    /// its number
+    #[argh(positional, arg_name = "seq")]
+    seq: Place,
+}
+
+/// Print the last entries, and those to come.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "tail")]
+struct Tail {
+    /// so many (default 10)
+    #[argh(option, short = 'n', arg_name = "n", default = "10", from_str_fn(parse_number))]
+    n: u64,
+    /// follow: print entries as they come, across reconnects
+    #[argh(switch, short = 'f')]
+    follow: bool,
+    /// which may be seen: committed (default), local, all or a number of nodes
+    #[argh(option, arg_name = "level", default = "Level::Committed")]
+    level: Level,
+}
+
+/// Wait until an entry in the log is held as asked.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "wait")]
+struct Wait {
+    /// how many nodes must hold it: a number, majority or all
+    #[argh(option, short = 'w', arg_name = "w")]
+    w: Option<WriteConcern>,
+    /// what holding means: stored or received
+    #[argh(option, arg_name = "ack")]
+    ack: Option<AckLevel>,
+    /// how long to wait, e.g. 500ms, 5s, 2m, none
+    #[argh(option, arg_name = "duration", from_str_fn(parse_patience_text))]
+    timeout: Option<String>,
+    /// its number
+    #[argh(positional, arg_name = "seq")]
+    seq: Place,
+}
+
+/// Print what a node knows of itself and of the cluster.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "status")]
+struct Status {}
+
+/// Print the mode of the cluster; exit 0 only if it is normal.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "health")]
+struct Health {}
+
+/// Print the chain digest: equal on two nodes if and only if their logs up to there are.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "digest")]
+struct Digest {
+    /// up to this entry (default: the last)
+    #[argh(positional, arg_name = "seq")]
+    seq: Option<Place>,
+}
+
+/// Ask a node for a sign of life.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "ping")]
+struct Ping {
+    /// comes back
+    #[argh(positional, arg_name = "text")]
+    text: Vec<Place>,
+}
+
+/// Fault: have a secondary handle APPEND frames later.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "delay", example = "replog-cli --server 127.0.0.1:9001 delay every=3s")]
+struct Delay {
+    /// a duration for the next frame, every=DURATION, or off
+    #[argh(positional, arg_name = "what")]
+    what: Vec<Place>,
+}
+
+/// Fault: have a secondary answer with errors.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "fail", example = "replog-cli --server 127.0.0.1:9001 fail after p=0.5")]
+struct Fail {
+    /// before or after, with count=N or p=P; or off
+    #[argh(positional, arg_name = "what")]
+    what: Vec<Place>,
+}
+
+/// Fault: have a secondary answer the master nothing.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "mute")]
+struct Mute {
+    /// a duration, or off
+    #[argh(positional, arg_name = "what")]
+    what: Vec<Place>,
+}
+
+/// Fault: hand a secondary an entry as the master would.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "store")]
+struct Store {
+    /// its number
+    #[argh(positional, arg_name = "seq")]
+    seq: Place,
+    /// its payload; words are joined by spaces
+    #[argh(positional, arg_name = "payload")]
+    payload: Vec<Place>,
+}
+
+fn parse_number(text: &str) -> Result<u64, String> {
+    parse_decimal(text).ok_or_else(|| "expected a number".to_owned())
+}
+
+fn parse_seq(text: &str) -> Result<Seq, String> {
+    parse_number(text).map(Seq::new)
+}
+
+/// Checked here and sent as typed.
+fn parse_patience_text(text: &str) -> Result<String, String> {
+    Patience::from_str(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn parse_producer(text: &str) -> Result<Producer, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    text.rsplit_once(':')
+        .filter(|(name, _)| (1..=64).contains(&name.len()) && name.bytes().all(allowed))
+        .and_then(|(name, number)| {
+            let number = NonZeroU64::new(parse_decimal(number)?)?.get();
+            Some(Producer { name: name.to_owned(), number })
+        })
+        .ok_or_else(|| "expected PRODUCER:N, 1 to 64 of a-z A-Z 0-9 . _ - and N from 1".to_owned())
+}
+
+/// What is to be done, checked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Invocation {
+    /// At least one.
+    pub(super) servers: Vec<String>,
+    pub(super) output: Output,
+    pub(super) quiet: bool,
+    pub(super) command: Command,
+}
+
+/// Where entries come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Entry(Vec<u8>),
+    Stdin,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Append { options: AppendOptions, parts: Vec<Part> },
+    ListRaw { from: u64, limit: Option<u64>, level: Level },
+    Tail { count: u64, follow: bool, level: Level },
+    Gateway { line: Vec<u8>, reply: Reply },
+}
+
+/// How the reply to a gateway line is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// Data lines, and an END that is not data.
+    List,
+    /// STATUS.
+    Status,
+    /// HEALTH, which is good news only in mode normal.
+    Health,
+    /// PONG and text.
+    Pong,
+    /// One line.
+    Line,
+    /// One line, which only the master can answer.
+    OfMaster,
+}
+
+/// Why there is nothing to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Early {
+    /// Help or version, for stdout.
+    Text(String),
+    /// What is wrong, for stderr.
+    Usage(String),
+}
+
+impl Early {
+    fn usage(message: impl Into<String>) -> Early {
+        Early::Usage(message.into())
+    }
+}
+
+/// Reads the command line. `variable` looks up the environment.
+pub(super) fn parse(
+    args: impl IntoIterator<Item = std::ffi::OsString>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Invocation, Early> {
+    let line = CommandLine::sort(args).map_err(Early::Usage)?;
+    if line.version {
+        return Err(Early::Text(format!("replog-cli {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    let arguments = Arguments::from_args(&["replog-cli"], &line.for_argh()).map_err(|exit| {
+        let message = line.restore(&exit.output);
+        match exit.status {
+            Ok(()) => Early::Text(message),
+            Err(()) => Early::Usage(message.trim_end().to_owned()),
+        }
+    })?;
+    let Arguments { server, output, quiet, verb, .. } = arguments;
+    let servers = match (server, variable(SERVER_VARIABLE).filter(|addrs| !addrs.is_empty())) {
+        (Some(addrs), _) => parse_servers("--server", &addrs)?,
+        (None, Some(addrs)) => parse_servers(SERVER_VARIABLE, &addrs)?,
+        (None, None) => vec![SERVER_DEFAULT.to_owned()],
+    };
+    let command = verb.check(&line)?;
+    if output == Output::Json && !command.speaks_json() {
+        return Err(Early::usage("--output json is not available for this verb yet"));
+    }
+    Ok(Invocation { servers, output, quiet, command })
+}
+
+fn parse_servers(name: &str, addrs: &str) -> Result<Vec<String>, Early> {
+    let parse = |addr: &str| {
+        let (host, port) = addr.rsplit_once(':')?;
+        (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| addr.to_owned())
+    };
+    let servers = addrs.split(',').map(|addr| parse(addr.trim())).collect::<Option<Vec<_>>>();
+    servers.ok_or_else(|| {
+        Early::Usage(format!("{name}: {addrs:?} is not HOST:PORT, nor several with commas between"))
+    })
+}
+
+impl Command {
+    fn speaks_json(&self) -> bool {
+        match self {
+            Command::Append { .. } => true,
+            Command::ListRaw { .. } | Command::Tail { .. } => false,
+            Command::Gateway { reply, .. } => !matches!(reply, Reply::List | Reply::Pong),
+        }
+    }
+}
+
+impl Verb {
+    fn check(self, line: &CommandLine) -> Result<Command, Early> {
+        let reply_to = |text: String, reply| Command::Gateway { line: text.into_bytes(), reply };
+        Ok(match self {
+            Verb::Append(append) => append.check(line),
+            Verb::List(List { from, limit, level, raw: true }) => {
+                let (from, level) = (from.unwrap_or(1), level.unwrap_or_default());
+                Command::ListRaw { from, limit, level }
+            }
+            Verb::List(List { from, limit, level, raw: false }) => {
+                let options = option("from", from) + &option("limit", limit);
+                reply_to(format!("LIST{options}{}", option("level", level)), Reply::List)
+            }
+            Verb::Tail(Tail { n: count, follow, level }) => Command::Tail { count, follow, level },
+            Verb::Get(get) => reply_to(format!("GET {}", seq(line, get.seq)?), Reply::Line),
+            Verb::Wait(Wait { w, ack, timeout, seq: place }) => {
+                let options = option("w", w) + &option("ack", ack) + &option("timeout", timeout);
+                reply_to(format!("WAIT {}{options}", seq(line, place)?), Reply::OfMaster)
+            }
+            Verb::Status(Status {}) => reply_to("STATUS".to_owned(), Reply::Status),
+            Verb::Health(Health {}) => reply_to("HEALTH".to_owned(), Reply::Health),
+            Verb::Digest(Digest { seq: None }) => reply_to("DIGEST".to_owned(), Reply::Line),
+            Verb::Digest(Digest { seq: Some(place) }) => {
+                reply_to(format!("DIGEST {}", seq(line, place)?), Reply::Line)
+            }
+            Verb::Ping(ping) => words(line, "PING", &ping.text, Reply::Pong)?,
+            Verb::Delay(delay) => words(line, "DELAY", &delay.what, Reply::Line)?,
+            Verb::Fail(fail) => words(line, "FAIL", &fail.what, Reply::Line)?,
+            Verb::Mute(mute) => words(line, "MUTE", &mute.what, Reply::Line)?,
+            Verb::Store(store) => {
+                let verb = format!("STORE {}", seq(line, store.seq)?);
+                words(line, &verb, &store.payload, Reply::Line)?
+            }
+        })
+    }
+}
+
+impl Append {
+    fn check(self, line: &CommandLine) -> Command {
+        let Append { w, ack, timeout, id, match_seq, atomic, messages } = self;
+        let options = AppendOptions { concern: w, ack, timeout, producer: id, match_seq, atomic };
+        let mut parts: Vec<Part> = messages
+            .into_iter()
+            .map(|place| match line.word(place) {
+                word if word.is_stdin() => Part::Stdin,
+                word => Part::Entry(word.bytes().to_owned()),
+            })
+            .collect();
+        if parts.is_empty() {
+            parts.push(Part::Stdin);
+        }
+        Command::Append { options, parts }
+    }
+}
+
+fn option(key: &str, value: Option<impl std::fmt::Display>) -> String {
+    value.map(|value| format!(" {key}={value}")).unwrap_or_default()
+}
+
+fn seq(line: &CommandLine, place: Place) -> Result<u64, Early> {
+    let text = String::from_utf8_lossy(line.word(place).bytes());
+    parse_decimal(&text)
+        .ok_or_else(|| Early::Usage(format!("seq: {text:?} is not a sequence number")))
+}
+
+/// A gateway line of `verb` and words as they were typed.
+fn words(line: &CommandLine, verb: &str, places: &[Place], reply: Reply) -> Result<Command, Early> {
+    let mut text = verb.as_bytes().to_owned();
+    for &place in places {
+        text.push(b' ');
+        text.extend_from_slice(line.word(place).bytes());
+    }
+    // The gateway would also take a carriage return at the end for a part of the line end.
+    if text.contains(&b'\n') || text.ends_with(b"\r") {
+        return Err(Early::usage("an argument with a line end cannot be sent on a gateway line"));
+    }
+    Ok(Command::Gateway { line: text, reply })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Result<Invocation, Early> {
+        parse(args.iter().map(std::ffi::OsString::from), |_| None)
+    }
+
+    fn gateway_line(args: &[&str]) -> String {
+        match parsed(args).unwrap().command {
+            Command::Gateway { line, .. } => String::from_utf8(line).unwrap(),
+            other => panic!("{args:?} became {other:?}"),
+        }
+    }
+
+    #[test]
+    fn verbs_become_gateway_lines() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["list"], "LIST"),
+            (
+                &["list", "--from", "5", "--limit=2", "--level", "committed"],
+                "LIST from=5 limit=2 level=committed",
+            ),
+            (&["get", "7"], "GET 7"),
+            (
+                &["wait", "7", "-w", "all", "--ack=received", "--timeout", "5s"],
+                "WAIT 7 w=all ack=received timeout=5s",
+            ),
+            (&["digest"], "DIGEST"),
+            (&["digest", "9"], "DIGEST 9"),
+            (&["ping", "help", "me"], "PING help me"),
+            (&["delay", "every=3s"], "DELAY every=3s"),
+            (&["fail", "after", "p=0.5"], "FAIL after p=0.5"),
+            (&["mute", "off"], "MUTE off"),
+            (&["store", "4", "two  spaces", "more"], "STORE 4 two  spaces more"),
+            (&["store", "4", "--", "-x"], "STORE 4 -x"),
+        ];
+        for (args, line) in cases {
+            assert_eq!(gateway_line(args), *line);
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_found_before_anything_is_sent() {
+        let cases: &[&[&str]] = &[
+            &[],
+            &["no-such-verb"],
+            &["append", "-w", "abc", "x"],
+            &["append", "-w", "0", "x"],
+            &["append", "--ack", "maybe", "x"],
+            &["append", "--timeout", "soon", "x"],
+            &["append", "--id", "producer", "x"],
+            &["append", "--id", "producer:0", "x"],
+            &["append", "--match", "-1", "x"],
+            &["append", "--no-such-option"],
+            &["append", "-w"],
+            &["get"],
+            &["get", "x"],
+            &["get", "1", "2"],
+            &["list", "--level", "some"],
+            &["tail", "-n", "x"],
+            &["delay", "1s\n2s"],
+            &["--server", "nowhere", "ping"],
+            &["--server", "a:1,,b:2", "ping"],
+            &["--output", "xml", "status"],
+            &["--output", "json", "list"],
+        ];
+        for args in cases {
+            match parsed(args) {
+                Err(Early::Usage(message)) => assert!(!message.is_empty()),
+                other => panic!("{args:?} became {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_answered_on_every_level() {
+        for args in [
+            &["--help"][..],
+            &["help"],
+            &["append", "--help"],
+            &["--help", "append"],
+            &["store", "-h"],
+        ] {
+            match parsed(args) {
+                Err(Early::Text(help)) => assert!(help.contains("Usage:"), "{help}"),
+                other => panic!("{args:?} became {other:?}"),
+            }
+        }
+        let version = concat!("replog-cli ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+        assert_eq!(parsed(&["--version"]), Err(Early::Text(version)));
+    }
+
+    #[test]
+    fn servers_come_from_the_flag_then_the_environment_then_the_default() {
+        let with = |args: &[&str], value: Option<&str>| {
+            let args = args.iter().map(std::ffi::OsString::from);
+            parse(args, |_| value.map(str::to_owned)).unwrap().servers
+        };
+        assert_eq!(with(&["--server", "a:1,b:2", "ping"], Some("c:3")), ["a:1", "b:2"]);
+        assert_eq!(with(&["ping"], Some("c:3")), ["c:3"]);
+        assert_eq!(with(&["ping"], Some("")), [SERVER_DEFAULT]);
+        assert_eq!(with(&["ping"], None), [SERVER_DEFAULT]);
+    }
+
+    #[test]
+    fn messages_are_entries_and_a_dash_is_standard_input() {
+        let parts = |args: &[&str]| match parsed(args).unwrap().command {
+            Command::Append { parts, .. } => parts,
+            other => panic!("{args:?} became {other:?}"),
+        };
+        let entry = |text: &str| Part::Entry(text.as_bytes().to_owned());
+        assert_eq!(parts(&["append"]), [Part::Stdin]);
+        assert_eq!(parts(&["append", "-"]), [Part::Stdin]);
+        assert_eq!(parts(&["append", "help", "a b", ""]), [entry("help"), entry("a b"), entry("")]);
+        assert_eq!(parts(&["append", "-w2", "--", "-", "-w"]), [entry("-"), entry("-w")]);
+    }
+}

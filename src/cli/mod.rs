@@ -1,0 +1,203 @@
+//! What `replog-cli` does: reads the command line, asks the nodes through [`crate::client`], and
+//! says by output and exit code what became of it.
+//!
+//! Data goes to stdout, everything else to stderr. `words` and `arguments` read the command line;
+//! `append`, `read` and `gateway` carry out the verbs; `source` and `progress` serve `append`;
+//! `output` and `json` write.
+
+mod append;
+mod arguments;
+mod gateway;
+mod json;
+mod output;
+mod progress;
+mod read;
+mod source;
+mod words;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::client::{
+    Client, CommandError, ConnectError, ConnectOptions, ConnectionLost, ReadError, Role,
+};
+use crate::codes::Class;
+use arguments::{Command, Early, Invocation};
+
+/// How it ended, as the exit code says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// All that was asked is done.
+    Done,
+    /// REJECTED or ERR: nothing happened.
+    Refused,
+    /// Wrong usage: nothing was sent.
+    Usage,
+    /// UNKNOWN, or the connection was lost after something was sent.
+    Unknown,
+    /// PENDING.
+    Pending,
+    /// No server reachable: nothing was sent.
+    Unreachable,
+}
+
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Refused => 1,
+            Exit::Usage => 2,
+            Exit::Unknown => 3,
+            Exit::Pending => 4,
+            Exit::Unreachable => 5,
+        }
+    }
+
+    fn of_class(class: Class) -> Exit {
+        match class {
+            Class::Ok => Exit::Done,
+            Class::Pending => Exit::Pending,
+            Class::Rejected | Class::Err => Exit::Refused,
+            Class::Unknown => Exit::Unknown,
+        }
+    }
+
+    fn of_lost(lost: &ConnectionLost) -> Exit {
+        if lost.sent { Exit::Unknown } else { Exit::Unreachable }
+    }
+
+    /// Of several ends the one that matters most.
+    fn worst(self, other: Exit) -> Exit {
+        let weight = |exit| match exit {
+            Exit::Done => 0,
+            Exit::Refused => 1,
+            Exit::Pending => 2,
+            Exit::Unreachable => 3,
+            Exit::Unknown => 4,
+            Exit::Usage => 5,
+        };
+        if weight(self) >= weight(other) { self } else { other }
+    }
+}
+
+/// Runs the program with these arguments (without its name) and returns its exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let exit = match arguments::parse(args, |name| std::env::var(name).ok()) {
+        Ok(invocation) => carry_out(invocation),
+        Err(Early::Text(text)) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => Exit::Done,
+            Err(error) => output::failure(&error),
+        },
+        Err(Early::Usage(message)) => {
+            complain(message);
+            complain("Run replog-cli --help for more information.");
+            Exit::Usage
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+fn carry_out(invocation: Invocation) -> Exit {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format_args!("cannot start: {error}"));
+            return Exit::Unreachable;
+        }
+    };
+    let exit = runtime.block_on(async {
+        let Invocation { servers, output, quiet, command } = invocation;
+        match command {
+            Command::Append { options, parts } => {
+                append::append(&servers, options, parts, output, quiet).await
+            }
+            Command::ListRaw { from, limit, level } => {
+                read::list_raw(&servers, from, limit, level).await
+            }
+            Command::Tail { count, follow: false, level } => {
+                read::last(&servers, count, level).await
+            }
+            Command::Tail { count, follow: true, level } => {
+                read::follow(&servers, count, level).await
+            }
+            Command::Gateway { line, reply } => {
+                gateway::ask(&servers, &line, reply, output).await
+            }
+        }
+    });
+    // A name that is still being looked up must not keep the program.
+    runtime.shutdown_background();
+    exit
+}
+
+/// Says something on stderr. If nobody listens there, nothing can be done about it.
+fn complain(message: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{message}");
+}
+
+fn connect_options() -> ConnectOptions {
+    ConnectOptions { name: "replog-cli".to_owned(), ..ConnectOptions::default() }
+}
+
+/// Connects to the first server that answers.
+async fn connect(servers: &[String]) -> Result<Client, ConnectError> {
+    Client::connect(servers, connect_options()).await
+}
+
+/// Connects to the master, if there is a choice: where the first that answers says it is, or the
+/// server that says it is it. With one server, or if none is the master, it is the first that
+/// answers, and what it says is what the user sees.
+async fn connect_to_master(servers: &[String]) -> Result<Client, ConnectError> {
+    let first = connect(servers).await?;
+    if servers.len() == 1 || first.role() == Role::Master {
+        return Ok(first);
+    }
+    let elsewhere = servers.iter().map(String::as_str).filter(|addr| *addr != first.addr());
+    for addr in first.master_addr().into_iter().chain(elsewhere) {
+        if let Ok(client) = Client::connect([addr], connect_options()).await
+            && client.role() == Role::Master
+        {
+            return Ok(client);
+        }
+    }
+    Ok(first)
+}
+
+fn unreachable(error: &ConnectError) -> Exit {
+    complain(format_args!("no server reachable, nothing was sent: {error}"));
+    Exit::Unreachable
+}
+
+fn lost(lost: &ConnectionLost) -> Exit {
+    complain(lost);
+    Exit::of_lost(lost)
+}
+
+fn command_failed(error: &CommandError) -> Exit {
+    match error {
+        CommandError::Lost(connection) => lost(connection),
+        CommandError::LineTooLong { .. } | CommandError::NotOneLine => {
+            complain(error);
+            Exit::Usage
+        }
+        CommandError::ReplyTooLong { .. } => {
+            complain(error);
+            Exit::Unknown
+        }
+    }
+}
+
+fn read_failed(error: &ReadError) -> Exit {
+    match error {
+        ReadError::Lost(connection) => lost(connection),
+        ReadError::Refused(_) | ReadError::BadRecord(_) => {
+            complain(error);
+            Exit::Refused
+        }
+    }
+}
+
+#[cfg(any())]
+mod tests;

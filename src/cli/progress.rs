@@ -1,0 +1,149 @@
+//! The line on a terminal that tells how an append gets on, and for whom it waits.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+
+/// How often the line is written anew.
+pub(super) const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long an answer may take before the line says for whom it waits.
+const LONG_WAIT: Duration = Duration::from_secs(2);
+
+/// How long the node may take to tell.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// Whether there is a terminal to write to.
+    visible: bool,
+    /// Whether to count; else only long waits are told.
+    counting: bool,
+    /// A line stands there now.
+    shown: bool,
+    started: Instant,
+    answered: u64,
+    /// When the entry that is waited for became the oldest.
+    waiting_since: Option<Instant>,
+    asked: Option<Instant>,
+    /// For whom it waits, as last heard.
+    awaited: String,
+}
+
+impl Progress {
+    /// `many` entries are expected, not typed by a person.
+    pub(super) fn new(many: bool) -> Self {
+        Progress {
+            visible: io::stderr().is_terminal(),
+            counting: many && !io::stdin().is_terminal(),
+            shown: false,
+            started: Instant::now(),
+            answered: 0,
+            waiting_since: None,
+            asked: None,
+            awaited: String::new(),
+        }
+    }
+
+    /// Whether it is worth a tick.
+    pub(super) fn is_visible(&self) -> bool {
+        self.visible
+    }
+
+    /// So many entries were answered.
+    pub(super) fn answered(&mut self, count: u64) {
+        self.answered += count;
+        self.waiting_since = None;
+        self.asked = None;
+        self.awaited.clear();
+    }
+
+    /// Takes the line away, so that something else can be written.
+    pub(super) fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            write_line("");
+        }
+    }
+
+    /// Writes the line anew. `waiting` entries have no answer.
+    pub(super) async fn tick(&mut self, waiting: u64, client: &Client) {
+        if waiting > 0 {
+            let since = *self.waiting_since.get_or_insert_with(Instant::now);
+            // INTERVAL early, because nobody looked in between.
+            let long = since.elapsed() + INTERVAL >= LONG_WAIT;
+            if long && self.asked.is_none_or(|asked| asked.elapsed() >= LONG_WAIT) {
+                self.asked = Some(Instant::now());
+                let status = tokio::time::timeout(STATUS_PATIENCE, client.command("STATUS"));
+                if let Ok(Ok(status)) = status.await {
+                    self.awaited = awaited(&String::from_utf8_lossy(&status));
+                }
+            }
+        } else {
+            self.waiting_since = None;
+        }
+        let mut line = String::new();
+        if self.counting {
+            let rate = self.answered as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+            let answered = self.answered;
+            line = format!("{answered} entries answered, {rate:.0}/s, {waiting} waiting");
+        }
+        if !self.awaited.is_empty() {
+            let separator = if line.is_empty() { "" } else { " " };
+            line = format!("{line}{separator}{}", self.awaited);
+        }
+        if line.is_empty() {
+            self.clear();
+        } else {
+            write_line(&line);
+            self.shown = true;
+        }
+    }
+}
+
+fn write_line(line: &str) {
+    // If the terminal is gone, nothing can be done about it.
+    let _ = write!(io::stderr(), "\r{line}\x1b[K");
+}
+
+/// Names the secondaries that have not stored what the master has, from the reply to STATUS.
+fn awaited(status: &str) -> String {
+    let field = |line: &str, key: &str| {
+        let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        value.map(str::to_owned)
+    };
+    let number = |line, key| field(line, key).and_then(|value| value.parse::<u64>().ok());
+    let last = status
+        .lines()
+        .find(|line| line.starts_with("node "))
+        .and_then(|line| number(line, "next"))
+        .map_or(0, |next| next.saturating_sub(1));
+    let secondaries = status.lines().filter(|line| line.starts_with("secondary "));
+    let behind: Vec<String> = secondaries
+        .filter_map(|line| {
+            let stored = number(line, "stored").unwrap_or(0);
+            let (id, health) = (field(line, "id")?, field(line, "health")?);
+            (stored < last).then(|| format!("{id} ({health}, has {stored} of {last})"))
+        })
+        .collect();
+    if behind.is_empty() { String::new() } else { format!("waiting for {}", behind.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_behind_are_named() {
+        let status = "node id=master role=master next=8 commit=7\n\
+            secondary id=s1 addr=a:1 health=healthy stored=7\n\
+            secondary id=s2 addr=a:2 health=unhealthy stored=4\n\
+            secondary id=s3 addr=a:3 health=unhealthy stored=-\n\
+            END\n";
+        assert_eq!(
+            awaited(status),
+            "waiting for s2 (unhealthy, has 4 of 7), s3 (unhealthy, has 0 of 7)"
+        );
+        assert_eq!(awaited("ERR denied"), "");
+    }
+}

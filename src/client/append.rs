@@ -1,0 +1,307 @@
+//! Appending: one entry with its own answer, or a stream of them with their answers in order.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::Client;
+use super::error::ConnectionLost;
+use super::order::Order;
+use super::outbox::{APPEND_HEAD_BYTES_MAX, AppenderKey};
+use super::outcome::{AppendOutcome, Refusal};
+use crate::codes::Code;
+use crate::types::{AckLevel, Patience, Seq, WriteConcern};
+use crate::wire::codec;
+
+/// How an entry is to be appended. What is `None` is as the master is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppendOptions {
+    /// How many nodes must hold the entry before the answer is OK.
+    pub concern: Option<WriteConcern>,
+    /// What holding means.
+    pub ack: Option<AckLevel>,
+    /// How long to wait before the answer is PENDING; zero answers as soon as the entry is in the
+    /// master's log.
+    pub timeout: Option<Patience>,
+    /// Makes a repetition harmless. Nodes of this version refuse it.
+    pub producer: Option<Producer>,
+    /// Appends only if the entry gets this number. Nodes of this version refuse it.
+    pub match_seq: Option<Seq>,
+    /// All or nothing. Nodes of this version refuse it.
+    pub atomic: bool,
+}
+
+/// Who produces an entry, and its number there. The following entries of an [`Appender`] take the
+/// following numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Producer {
+    /// 1 to 64 of `a-z A-Z 0-9 . _ -`.
+    pub name: String,
+    /// From 1.
+    pub number: u64,
+}
+
+/// How to wait for an entry that is in the log. What is `None` is as the master is configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaitOptions {
+    /// How many nodes must hold it.
+    pub concern: Option<WriteConcern>,
+    /// What holding means.
+    pub ack: Option<AckLevel>,
+    /// How long to wait.
+    pub timeout: Option<Patience>,
+}
+
+impl AppendOptions {
+    /// Whether nothing in them differs from entry to entry.
+    pub(super) fn is_plain(&self) -> bool {
+        self.producer.is_none() && self.match_seq.is_none() && !self.atomic
+    }
+
+    pub(super) fn wire_concern(&self) -> codec::Concern {
+        match self.concern {
+            None => codec::Concern::Default,
+            Some(WriteConcern::Nodes(count)) => codec::Concern::Nodes(count.get()),
+            Some(WriteConcern::Majority) => codec::Concern::Majority,
+            Some(WriteConcern::All) => codec::Concern::All,
+        }
+    }
+
+    pub(super) fn wire_ack(&self) -> codec::AckKind {
+        match self.ack {
+            None => codec::AckKind::Default,
+            Some(AckLevel::Stored) => codec::AckKind::Stored,
+            Some(AckLevel::Received) => codec::AckKind::Received,
+        }
+    }
+
+    pub(super) fn wire_timeout(&self) -> codec::Timeout {
+        match self.timeout {
+            None => codec::Timeout::Default,
+            Some(Patience::Forever) => codec::Timeout::Forever,
+            Some(Patience::For(duration)) => {
+                codec::Timeout::Micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+            }
+        }
+    }
+}
+
+impl From<WaitOptions> for AppendOptions {
+    fn from(options: WaitOptions) -> Self {
+        let WaitOptions { concern, ack, timeout } = options;
+        AppendOptions { concern, ack, timeout, ..AppendOptions::default() }
+    }
+}
+
+/// The answer to a request that is on its way. Dropping it gives up waiting, not the append.
+#[derive(Debug)]
+#[must_use = "the answer tells whether the entry is in the log"]
+pub struct AppendHandle {
+    answer: oneshot::Receiver<Result<AppendOutcome, ConnectionLost>>,
+    /// Keeps the connection while somebody waits for its answer.
+    client: Client,
+}
+
+impl AppendHandle {
+    pub(super) fn new(
+        answer: oneshot::Receiver<Result<AppendOutcome, ConnectionLost>>,
+        client: Client,
+    ) -> Self {
+        AppendHandle { answer, client }
+    }
+}
+
+impl Future for AppendHandle {
+    type Output = Result<AppendOutcome, ConnectionLost>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer)
+            .poll(context)
+            .map(|answer| answer.unwrap_or_else(|_| Err(self.client.shared().unanswered())))
+    }
+}
+
+impl Client {
+    /// Sends an entry. Waits only for room among the requests under way; the handle that it
+    /// returns then waits for the answer. Entries get their numbers in the order in which these
+    /// calls return, and those on their way at the same time share frames.
+    ///
+    /// # Errors
+    /// The connection is lost; nothing was sent.
+    pub async fn append(
+        &self,
+        payload: Bytes,
+        options: AppendOptions,
+    ) -> Result<AppendHandle, ConnectionLost> {
+        let (reply, answer) = oneshot::channel();
+        let handle = AppendHandle::new(answer, self.clone());
+        if let Some(refusal) = self.refusal_of(&payload) {
+            // The other end is in the handle.
+            let _ = reply.send(Ok(AppendOutcome::Refused(refusal)));
+            return Ok(handle);
+        }
+        let shared = self.shared();
+        let place = shared.single_place().await?;
+        let register =
+            |requests: &mut super::requests::Requests| (requests.register_single(reply, place), 0);
+        shared.send_entry(None, &Arc::new(options), &payload, register).await?;
+        Ok(handle)
+    }
+
+    /// Waits until an entry that is in the log is held as `options` ask.
+    ///
+    /// # Errors
+    /// The connection is lost. Waiting changes nothing, so that it may be repeated.
+    pub async fn wait(
+        &self,
+        seq: Seq,
+        options: WaitOptions,
+    ) -> Result<AppendOutcome, ConnectionLost> {
+        const WAIT_BYTES: usize = 64;
+        let (reply, answer) = oneshot::channel();
+        let handle = AppendHandle::new(answer, self.clone());
+        let shared = self.shared();
+        let place = shared.single_place().await?;
+        let options = AppendOptions::from(options);
+        let encode = |id| {
+            let (seq, concern) = (seq.number(), options.wire_concern());
+            let (ack, timeout) = (options.wire_ack(), options.wire_timeout());
+            let request = codec::WaitRequest { id, seq, concern, ack, timeout };
+            crate::wire::Message::WaitRequest(request).encode()
+        };
+        shared.send(WAIT_BYTES, |requests| requests.register_single(reply, place), encode).await?;
+        handle.await
+    }
+
+    /// Two ends of a stream of appends: entries go in, their outcomes come out in the same order.
+    /// At most `in_flight_max` entries are between the two, so that both must be served at the same
+    /// time.
+    pub fn appender(&self, options: AppendOptions, in_flight_max: usize) -> (Appender, Outcomes) {
+        let order = Arc::new(Order::new(in_flight_max));
+        let key = self.shared().register_appender(&order);
+        let (client, options) = (self.clone(), Arc::new(options));
+        let outcomes = Outcomes { client: client.clone(), order: order.clone(), key };
+        (Appender { client, order, options, key }, outcomes)
+    }
+
+    /// Why the node cannot even be asked to append this payload: a frame over its limit would end
+    /// the connection.
+    fn refusal_of(&self, payload: &[u8]) -> Option<Refusal> {
+        let fits = payload.len() + 4 + APPEND_HEAD_BYTES_MAX <= self.frame_bytes_max();
+        (!fits).then(|| {
+            let max = self.payload_max();
+            let detail = format!("max={max} - a payload has at most {max} bytes");
+            Refusal { number: Code::TooLarge.number(), detail }
+        })
+    }
+}
+
+/// Takes the entries of a stream of appends. Dropping it ends the stream; what was sent is still
+/// answered.
+#[derive(Debug)]
+pub struct Appender {
+    client: Client,
+    order: Arc<Order>,
+    options: Arc<AppendOptions>,
+    key: AppenderKey,
+}
+
+impl Appender {
+    /// Adds an entry; its index is the number of entries added before. Waits while
+    /// `in_flight_max` entries have no outcome that was read, and while the socket does not take
+    /// more. Entries leave at once when the socket is idle, and in runs while it is busy.
+    ///
+    /// # Errors
+    /// The connection is lost; this entry was not sent and has no index. [`Outcomes`] tells of the
+    /// earlier ones.
+    pub async fn push(&mut self, payload: &[u8]) -> Result<(), ConnectionLost> {
+        let permit = match self.order.room.try_acquire() {
+            Ok(permit) => permit,
+            // The semaphore is never closed: a lost connection frees room and is found out below.
+            Err(_) => match self.order.room.acquire().await {
+                Ok(permit) => permit,
+                Err(_) => return Err(self.client.shared().unanswered()),
+            },
+        };
+        if let Some(refusal) = self.client.refusal_of(payload) {
+            permit.forget();
+            let index = self.order.submit();
+            let refused = self.order.answer(index, 1, Ok(AppendOutcome::Refused(refusal)));
+            debug_assert!(refused.is_ok(), "an entry just submitted has no answer");
+            return Ok(());
+        }
+        let order = &self.order;
+        let register = |requests: &mut super::requests::Requests| {
+            permit.forget();
+            let index = order.submit();
+            (requests.register_entry(order, index), index)
+        };
+        self.client.shared().send_entry(Some(self.key), &self.options, payload, register).await
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        self.order.finish();
+    }
+}
+
+/// Consecutive entries of an [`Appender`] that met the same end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Index of the first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// What became of the first. The entry `i` places later has `outcome.later(i)`. For a lost
+    /// connection, `sent` tells whether these entries may be in the log.
+    pub outcome: Result<AppendOutcome, ConnectionLost>,
+}
+
+impl Answered {
+    /// Whether an answer for the entries behind these could be theirs too.
+    pub(super) fn is_continued_by(&self, answer: &Result<AppendOutcome, ConnectionLost>) -> bool {
+        match (&self.outcome, answer) {
+            (Ok(first), Ok(answer)) => first.later(self.count) == *answer,
+            (Err(lost), Err(other)) => lost == other,
+            _ => false,
+        }
+    }
+}
+
+/// Gives the outcomes of a stream of appends, in the order in which the entries were added.
+#[derive(Debug)]
+pub struct Outcomes {
+    client: Client,
+    order: Arc<Order>,
+    key: AppenderKey,
+}
+
+impl Outcomes {
+    /// The next outcomes; `None` when the [`Appender`] is dropped, or the connection is lost, and
+    /// all were given. Cancel safe.
+    pub async fn next(&mut self) -> Option<Answered> {
+        self.order.next().await
+    }
+
+    /// How many entries were added and have no outcome that was given.
+    pub fn waiting(&self) -> u64 {
+        self.order.waiting()
+    }
+
+    /// After the connection was lost, and `next` gave `None`: the payloads of the entries that
+    /// were added and never sent, in order. They may be sent again.
+    pub fn take_unsent(&mut self) -> Vec<Bytes> {
+        self.client.shared().take_unsent(self.key)
+    }
+}
+
+impl Drop for Outcomes {
+    fn drop(&mut self) {
+        self.order.stop_reading();
+    }
+}

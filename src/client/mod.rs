@@ -1,0 +1,204 @@
+//! The asynchronous client of the wire protocol: what `replog-cli` is made of, for everybody.
+//!
+//! A [`Client`] is a cheap handle to one connection; requests of all its clones share it and are
+//! pipelined. Every answer and every error tells whether something happened: see
+//! [`AppendOutcome`], [`ConnectionLost`] and [`ConnectError`].
+//!
+//! ```no_run
+//! use replog::client::{AppendOptions, AppendOutcome, Client, ConnectOptions};
+//! use replog::types::{Level, Seq};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(["127.0.0.1:9000"], ConnectOptions::default()).await?;
+//!
+//! // One entry that two nodes must hold.
+//! let options = AppendOptions { concern: Some("2".parse()?), ..AppendOptions::default() };
+//! match client.append("hello".into(), options).await?.await? {
+//!     AppendOutcome::Ok(placed) => println!("entry {}", placed.seq),
+//!     outcome => println!("{}", outcome.reply_line(client.roster())),
+//! }
+//!
+//! // Many entries, pipelined: both ends are served at the same time.
+//! let (mut appender, mut outcomes) = client.appender(AppendOptions::default(), 10_000);
+//! let feed = async move {
+//!     for number in 0..100_000 {
+//!         appender.push(format!("line {number}").as_bytes()).await?;
+//!     }
+//!     Ok::<_, replog::client::ConnectionLost>(())
+//! };
+//! let collect = async {
+//!     while let Some(answered) = outcomes.next().await {
+//!         println!("{} entries from {} on: {:?}", answered.count, answered.first, answered.outcome);
+//!     }
+//! };
+//! let (fed, ()) = tokio::join!(feed, collect);
+//! fed?;
+//!
+//! // All that the node holds.
+//! let mut entries = client.read(Seq::FIRST, None, Level::Local).await?;
+//! while let Some(batch) = entries.next_batch().await? {
+//!     for record in batch.records() {
+//!         let record = record?;
+//!         println!("{} {:?}", record.seq, record.payload);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Rooms: `introduce` dials and exchanges HELLOs; `connection` is the task that owns the socket;
+//! `outbox` packs what waits to be written, `requests` knows who waits for which answer; `append`
+//! (with `order` and `outcome`), `entries`, `command` and `follow` are what users see.
+
+mod append;
+mod command;
+mod connection;
+mod entries;
+mod error;
+mod follow;
+mod introduce;
+mod order;
+mod outbox;
+mod outcome;
+mod requests;
+
+#[cfg(test)]
+pub(crate) mod fake_node;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::limits::INTRODUCTION_TIMEOUT;
+use crate::types::{LogId, NodeId};
+
+pub use crate::wire::codec::Role;
+pub use append::{
+    AppendHandle, AppendOptions, Answered, Appender, Outcomes, Producer, WaitOptions,
+};
+pub use command::{COMMAND_REPLY_BYTES_MAX, CommandReply};
+pub use entries::{Batch, EntryStream, Records, TailStart};
+pub use error::{
+    CommandError, ConnectError, ConnectFailure, ConnectionLost, LostReason, ReadError,
+    RefusedByNode,
+};
+pub use follow::{FollowError, FollowEvent, Follower};
+pub use outcome::{AppendOutcome, Placed, Refusal, ReplyLine};
+
+use connection::Shared;
+use introduce::{Introduced, Node, introduce};
+
+/// How to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// How the client calls itself in the node's log: up to 64 bytes, may be empty.
+    pub name: String,
+    /// How long one address may take from the first packet to the introduction.
+    pub timeout: Duration,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        ConnectOptions { name: String::new(), timeout: INTRODUCTION_TIMEOUT }
+    }
+}
+
+/// A connection to a node. Clones share it; it is closed when the last of them and of the
+/// handles and streams made from them is dropped.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    node: Node,
+    /// The task that owns the socket ends with the last handle: whoever waits holds one.
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Client {
+    /// Connects to the first of `addrs` (`host:port`) that introduces itself as a node. Must be
+    /// called in a tokio runtime.
+    ///
+    /// # Errors
+    /// None does; tells why for each. Nothing was asked of any node.
+    pub async fn connect<A: AsRef<str>>(
+        addrs: impl IntoIterator<Item = A>,
+        options: ConnectOptions,
+    ) -> Result<Client, ConnectError> {
+        let mut attempts = Vec::new();
+        for addr in addrs {
+            let addr = addr.as_ref();
+            match introduce(addr, &options.name, options.timeout).await {
+                Ok(introduced) => return Ok(Client::start(introduced)),
+                Err(failure) => attempts.push((addr.to_owned(), failure)),
+            }
+        }
+        Err(ConnectError { attempts })
+    }
+
+    fn start(introduced: Introduced) -> Client {
+        let Introduced { stream, buffer, node } = introduced;
+        let shared = Arc::new(Shared::new(node.frame_bytes_max()));
+        let (reader, writer) = stream.into_split();
+        let task = tokio::spawn(connection::run(shared.clone(), reader, writer, buffer));
+        let _task = AbortOnDropHandle::new(task);
+        Client { inner: Arc::new(Inner { shared, node, _task }) }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        self.inner.node.frame_bytes_max()
+    }
+
+    /// The address that answered, as it was given.
+    pub fn addr(&self) -> &str {
+        &self.inner.node.addr
+    }
+
+    /// The node's id.
+    pub fn node_id(&self) -> &str {
+        &self.inner.node.hello.node_id
+    }
+
+    /// Whether the node is the master or a secondary.
+    pub fn role(&self) -> Role {
+        self.inner.node.hello.role
+    }
+
+    /// The nodes of the cluster, master first, as far as the node knew them when it introduced
+    /// itself.
+    pub fn roster(&self) -> &[NodeId] {
+        &self.inner.node.roster
+    }
+
+    /// The master's wire address, if the node knew it when it introduced itself.
+    pub fn master_addr(&self) -> Option<&str> {
+        let addr = self.inner.node.hello.master_addr.as_str();
+        (!addr.is_empty()).then_some(addr)
+    }
+
+    /// The identity of the history that the node held when it introduced itself.
+    pub fn log_id(&self) -> Option<LogId> {
+        self.inner.node.log_id()
+    }
+
+    /// Largest payload, in bytes, that the node takes in an append.
+    pub fn payload_max(&self) -> usize {
+        self.inner.node.hello.payload_bytes_max as usize
+    }
+
+    /// Why the connection ended, if it did.
+    pub fn lost(&self) -> Option<LostReason> {
+        self.shared().lost()
+    }
+}

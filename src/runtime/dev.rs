@@ -1,0 +1,108 @@
+//! `replog dev`: a whole cluster in one process, for a first look.
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::node::{Bound, NodeError, bind, serve};
+use crate::config::DevConfig;
+use crate::logging::announce;
+
+/// Runs the cluster until `stop`, or until one of its nodes cannot go on.
+///
+/// # Errors
+/// A node could not start or go on; the error names it.
+pub async fn run_dev(dev: DevConfig, stop: CancellationToken) -> Result<(), NodeError> {
+    let stop = stop.child_token();
+    let mut nodes: Vec<Bound> = Vec::new();
+    for config in dev.nodes {
+        let id = config.node.id.clone();
+        let bound = bind(config).await;
+        nodes.push(bound.map_err(|error| NodeError::InCluster { id, error: Box::new(error) })?);
+    }
+    // Ports that were left to the system are known only now.
+    let addrs: Vec<_> = nodes.iter().skip(1).map(|node| node.wire_addr.to_string()).collect();
+    for node in &mut nodes {
+        for (secondary, addr) in node.config.cluster.secondaries.iter_mut().zip(&addrs) {
+            secondary.addr.clone_from(addr);
+        }
+    }
+    let hint = hint(&nodes);
+    let gateway = nodes.first().and_then(|master| master.gateway_addr);
+    let count = nodes.len();
+    let mut running = JoinSet::new();
+    for node in nodes.into_iter().rev() {
+        let (id, stop) = (node.config.node.id.clone(), stop.clone());
+        running.spawn(async move { (id, serve(node, stop).await) });
+    }
+    let ready = async {
+        if let Some(gateway) = gateway
+            && until_normal(gateway).await.is_ok()
+        {
+            announce(&format!("ready cluster nodes={count} mode=normal"));
+            hint.iter().for_each(|line| announce(line));
+        }
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        outcome = until_all_ended(&mut running, &stop) => outcome,
+        () = ready => Ok(()),
+    }
+}
+
+async fn until_all_ended(
+    running: &mut JoinSet<(crate::types::NodeId, Result<(), NodeError>)>,
+    stop: &CancellationToken,
+) -> Result<(), NodeError> {
+    let mut outcome = Ok(());
+    while let Some(ended) = running.join_next().await {
+        // The cluster is one thing: without one of its nodes it ends.
+        stop.cancel();
+        match ended {
+            Ok((id, Err(error))) => {
+                outcome = Err(NodeError::InCluster { id, error: Box::new(error) })
+            }
+            Ok((_, Ok(()))) => {}
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+    outcome
+}
+
+/// Waits until the master accepts appends, asking as any client would.
+async fn until_normal(gateway: std::net::SocketAddr) -> std::io::Result<()> {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    const POLL: std::time::Duration = std::time::Duration::from_millis(20);
+    let mut stream = BufReader::new(tokio::net::TcpStream::connect(gateway).await?);
+    let mut line = String::new();
+    loop {
+        stream.write_all(b"HEALTH\n").await?;
+        line.clear();
+        if stream.read_line(&mut line).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if line.starts_with("OK mode=normal") {
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What a person may try now.
+fn hint(nodes: &[Bound]) -> Vec<String> {
+    let gateways: Vec<_> = nodes.iter().filter_map(|node| node.gateway_addr).collect();
+    let Some(master) = gateways.first() else { return Vec::new() };
+    let mut lines =
+        vec![format!("try: nc {} {}    and type: APPEND hello", master.ip(), master.port())];
+    if let (Some(s1), Some(node)) = (gateways.get(1), nodes.get(1)) {
+        let id = &node.config.node.id;
+        lines.push(format!(
+            "try: nc {} {}    and type: DELAY every=3s    (slows {id} down; LIST shows its copy)",
+            s1.ip(),
+            s1.port()
+        ));
+    }
+    if let Some(node) = nodes.first() {
+        lines.push(format!("try: replog-cli --server {} status", node.wire_addr));
+    }
+    lines
+}

@@ -1,0 +1,179 @@
+//! The fault verbs: a secondary that is slow, fails or keeps silent on demand. They stand between
+//! the connection and the engine, which knows nothing of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::engine::SessionId;
+use crate::gateway::Fault;
+use crate::gateway::command::FailRule;
+use crate::limits::DELAYED_FRAMES_MAX;
+use crate::types::Time;
+use crate::wire::codec::AppendHead;
+
+/// What is to happen to an APPEND frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Nothing special.
+    Normal,
+    /// It is handled, but answered with an error.
+    FailAfter,
+    /// It is answered with an error only.
+    FailBefore,
+}
+
+/// An APPEND frame that is handled later.
+#[derive(Debug)]
+pub(super) struct Delayed {
+    pub(super) session: SessionId,
+    pub(super) head: AppendHead,
+    pub(super) records: Bytes,
+}
+
+/// The faults played now.
+#[derive(Debug)]
+pub(super) struct Faults {
+    once: Option<Duration>,
+    every: Duration,
+    fail_after: Option<FailRule>,
+    fail_before: Option<FailRule>,
+    muted_until: Option<Time>,
+    /// By due time and order of arrival.
+    delayed: BTreeMap<(Time, u64), Delayed>,
+    arrivals: u64,
+    random: u64,
+}
+
+impl Faults {
+    /// No fault but a standing delay. `seed` drives the coin of `FAIL p=`.
+    pub(super) fn new(standing: Duration, seed: u64) -> Self {
+        Faults {
+            once: None,
+            every: standing,
+            fail_after: None,
+            fail_before: None,
+            muted_until: None,
+            delayed: BTreeMap::new(),
+            arrivals: 0,
+            random: seed | 1,
+        }
+    }
+
+    /// A verb was given.
+    pub(super) fn set(&mut self, now: Time, fault: Fault) {
+        match fault {
+            Fault::DelayOnce(duration) => self.once = Some(duration),
+            Fault::DelayEvery(duration) => self.every = duration,
+            Fault::DelayOff => (self.once, self.every) = (None, Duration::ZERO),
+            Fault::FailAfter(rule) => self.fail_after = Some(rule),
+            Fault::FailBefore(rule) => self.fail_before = Some(rule),
+            Fault::FailOff => (self.fail_after, self.fail_before) = (None, None),
+            Fault::Mute(duration) => self.muted_until = Some(now.after(duration)),
+            Fault::MuteOff => self.muted_until = None,
+        }
+    }
+
+    /// Whether the master is answered nothing now.
+    pub(super) fn is_muted(&self, now: Time) -> bool {
+        self.muted_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether a frame may need more than the plain road.
+    pub(super) fn is_idle(&self) -> bool {
+        self.once.is_none()
+            && self.every.is_zero()
+            && self.fail_after.is_none()
+            && self.fail_before.is_none()
+    }
+
+    /// Takes a frame that arrived: gives it back to be handled now, or keeps it for later.
+    pub(super) fn arrive(&mut self, now: Time, frame: Delayed) -> Option<Delayed> {
+        let delay = self.once.take().unwrap_or(self.every);
+        if delay.is_zero() {
+            return Some(frame);
+        }
+        // Beyond the bound a frame is lost as on a bad line; the master repeats it.
+        if self.delayed.len() < DELAYED_FRAMES_MAX {
+            self.arrivals += 1;
+            self.delayed.insert((now.after(delay), self.arrivals), frame);
+        }
+        None
+    }
+
+    /// The next frame whose time has come.
+    pub(super) fn take_due(&mut self, now: Time) -> Option<Delayed> {
+        let entry = self.delayed.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+
+    /// When the next delayed frame is due.
+    pub(super) fn next_due(&self) -> Option<Time> {
+        self.delayed.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// The frames of a connection that ended are dropped.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        self.delayed.retain(|_, frame| frame.session != session);
+    }
+
+    /// What is to happen to a frame that is handled now.
+    pub(super) fn fate(&mut self) -> Fate {
+        if draw(&mut self.fail_before, &mut self.random) {
+            Fate::FailBefore
+        } else if draw(&mut self.fail_after, &mut self.random) {
+            Fate::FailAfter
+        } else {
+            Fate::Normal
+        }
+    }
+}
+
+fn draw(rule: &mut Option<FailRule>, random: &mut u64) -> bool {
+    match rule {
+        None => false,
+        Some(FailRule::Count(count)) => {
+            let fails = *count > 0;
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                *rule = None;
+            }
+            fails
+        }
+        Some(FailRule::Probability(probability)) => {
+            // xorshift64*: a coin for demonstrations, not for secrets.
+            *random ^= *random >> 12;
+            *random ^= *random << 25;
+            *random ^= *random >> 27;
+            let uniform = random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11;
+            (uniform as f64) < *probability * (1_u64 << 53) as f64
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_fails_so_many_frames_and_no_more() {
+        let mut faults = Faults::new(Duration::ZERO, 1);
+        faults.set(Time::ZERO, Fault::FailAfter(FailRule::Count(2)));
+        let fates: Vec<_> = (0..3).map(|_| faults.fate()).collect();
+        assert_eq!(fates, [Fate::FailAfter, Fate::FailAfter, Fate::Normal]);
+        assert!(faults.is_idle());
+    }
+
+    #[test]
+    fn a_probability_of_one_fails_all_and_of_zero_none() {
+        let mut faults = Faults::new(Duration::ZERO, 7);
+        faults.set(Time::ZERO, Fault::FailBefore(FailRule::Probability(1.0)));
+        assert!((0..1000).all(|_| faults.fate() == Fate::FailBefore));
+        faults.set(Time::ZERO, Fault::FailBefore(FailRule::Probability(0.0)));
+        assert!((0..1000).all(|_| faults.fate() == Fate::Normal));
+        faults.set(Time::ZERO, Fault::FailBefore(FailRule::Probability(0.5)));
+        let failed = (0..10_000).filter(|_| faults.fate() == Fate::FailBefore).count();
+        assert!((4_000..6_000).contains(&failed), "{failed} of 10000");
+    }
+}

@@ -1,0 +1,793 @@
+//! The master's driver: the one task that owns its engine and its log.
+//!
+//! Each turn takes what has come in, numbers and writes all appends of the turn as one run, carries
+//! out what the engine decided, and hands out the answers, one message per connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::clock::unix_ms;
+use super::inbox::{
+    AppendRun, ClientInput, DialError, Input, Introduced, Node, Outcome, PeerEvent, Reply,
+    RunOptions, View,
+};
+use super::link::{Kind, Link, tune};
+use super::node::NodeError;
+use super::reader::{IntroductionError, cut, hello_of, read_hello};
+use crate::codes::{Class, NackCode, RefuseCode};
+use crate::config::{ClusterConfig, Config};
+use crate::engine::ranges::RangeSet;
+use crate::engine::{
+    AckFacts, Answer, AttemptFailure, Effect, Health, HelloFacts, Master, Mode, SessionId,
+    Submission, Token, Verdict,
+};
+use crate::gateway::Refusal;
+use crate::gateway::reply::Placed;
+use crate::gateway::status::{NodeStatus, SecondaryStatus, Status};
+use crate::limits::READ_CHUNK_BYTES;
+use crate::store::{LogStore, MemoryLog, RunBuilder};
+use crate::types::{
+    AckLevel, Digest, Epoch, LogId, NodeId, NodeIndex, PrefixId, RunId, Seq, SeqRange, Time,
+};
+use crate::wire::codec::{self, AppendHead, EpochStart, Hello};
+use crate::wire::{Message, codec::encode_append};
+
+/// Room for new records, taken at a time.
+const ARENA_BYTES: usize = 1 << 20;
+/// A turn's run is written when it has so many bytes, and another one begins.
+const RUN_BYTES: usize = 4 << 20;
+
+/// A secondary as the runtime sees it.
+struct Peer {
+    id: NodeId,
+    addr: String,
+    link: Option<Link>,
+    /// The HELLO that awaits its answer named an epoch.
+    leading: bool,
+    last_contact: Option<Time>,
+    heartbeat: u64,
+    heartbeat_sent: Time,
+    rtt: Option<Duration>,
+    error: Option<String>,
+    /// A NACK's code is logged when it changes.
+    nack: Option<u16>,
+}
+
+/// See the module.
+pub(super) struct MasterDriver {
+    node: Arc<Node>,
+    cluster: ClusterConfig,
+    engine: Master,
+    log: MemoryLog,
+    peers: Vec<Peer>,
+    inputs: mpsc::Receiver<Input>,
+    view: watch::Sender<View>,
+    replies: HashMap<u64, mpsc::Sender<Vec<Reply>>>,
+    outbox: HashMap<u64, Vec<Reply>>,
+    arena: BytesMut,
+    builder: Option<RunBuilder>,
+    next_session: u64,
+    deposed: Option<(NodeId, Epoch)>,
+    roster: Arc<[NodeId]>,
+    /// Whether a secondary that has a log was pointed out.
+    blocked_logged: bool,
+}
+
+impl MasterDriver {
+    pub(super) fn new(
+        node: Arc<Node>,
+        config: &Config,
+        engine: Master,
+        log: MemoryLog,
+        inputs: mpsc::Receiver<Input>,
+        view: watch::Sender<View>,
+    ) -> Self {
+        let peer = |secondary: &crate::config::SecondaryConfig| Peer {
+            id: secondary.id.clone(),
+            addr: secondary.addr.clone(),
+            link: None,
+            leading: false,
+            last_contact: None,
+            heartbeat: 0,
+            heartbeat_sent: Time::ZERO,
+            rtt: None,
+            error: None,
+            nack: None,
+        };
+        MasterDriver {
+            peers: config.cluster.secondaries.iter().map(peer).collect(),
+            cluster: config.cluster.clone(),
+            roster: node.roster(),
+            node,
+            engine,
+            log,
+            inputs,
+            view,
+            replies: HashMap::new(),
+            outbox: HashMap::new(),
+            arena: BytesMut::new(),
+            builder: None,
+            next_session: 1,
+            deposed: None,
+            blocked_logged: false,
+        }
+    }
+
+    /// Runs until `stop`, answers everybody who waits, and goes on answering until `end`.
+    /// `end` comes when the connections are gone.
+    pub(super) async fn run(
+        mut self,
+        stop: CancellationToken,
+        end: CancellationToken,
+    ) -> Result<(), NodeError> {
+        const INPUTS_PER_TURN: usize = 256;
+        let mut batch = Vec::with_capacity(INPUTS_PER_TURN);
+        let mut stopping = false;
+        self.carry_out(self.node.clock.now());
+        loop {
+            let due = self.engine.poll_timeout().map(|due| self.node.clock.instant(due));
+            let sleep = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = end.cancelled() => return Ok(()),
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.engine.handle_stop();
+                }
+                count = self.inputs.recv_many(&mut batch, INPUTS_PER_TURN) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                }
+                () = sleep => {}
+            }
+            let now = self.node.clock.now();
+            if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+                self.engine.handle_timeout(now);
+            }
+            for input in batch.drain(..) {
+                match input {
+                    Input::Client(input) => self.handle_client(now, input),
+                    Input::Peer(event) => self.handle_peer(now, event),
+                }
+            }
+            self.write_run(now);
+            self.carry_out(now);
+            self.deliver_replies();
+            self.publish();
+            if let Some((by, epoch)) = self.deposed.take() {
+                return Err(NodeError::Deposed { by, epoch });
+            }
+        }
+    }
+
+    // ---- clients ----
+
+    fn handle_client(&mut self, now: Time, input: ClientInput) {
+        match input {
+            ClientInput::Opened { connection, replies } => {
+                self.replies.insert(connection, replies);
+            }
+            ClientInput::Closed { connection } => {
+                self.replies.remove(&connection);
+                self.outbox.remove(&connection);
+                self.engine.handle_gone(connection);
+            }
+            ClientInput::Appends { connection, runs, permit } => {
+                runs.into_iter().for_each(|run| self.append(now, connection, run));
+                drop(permit);
+            }
+            ClientInput::Wait { token, seq, options } => self.wait(now, token, seq, options),
+            // Whoever asked may be gone: then nobody misses the answer.
+            ClientInput::Status(reply) => {
+                let _ = reply.send(self.status(now));
+            }
+            ClientInput::Waiters(reply) => {
+                let _ = reply.send(self.waiters(now));
+            }
+            ClientInput::Holders(seq, reply) => {
+                let _ = reply.send(self.engine.holders(seq, AckLevel::Stored));
+            }
+            // Refused by the service before they come here: these are for secondaries.
+            ClientInput::Fault(..) | ClientInput::Store(..) => {}
+        }
+    }
+
+    fn append(&mut self, now: Time, connection: u64, run: AppendRun) {
+        let AppendRun { slot, options, payloads } = run;
+        let count = payloads.len() as u64;
+        let token = Token { connection, slot };
+        let RunOptions { concern, ack, patience } = options;
+        let submission = Submission { token, count, concern, ack, patience };
+        let range = match self.engine.handle_append(now, submission) {
+            Ok(range) => range,
+            Err(refused) => {
+                debug!(connection, count, ?refused, "append refused");
+                return self.refuse_run(
+                    token,
+                    count,
+                    Refusal::of(refused, self.roster.len(), self.cluster.quorum),
+                );
+            }
+        };
+        debug!(seq = %range, connection, "append numbered");
+        let (epoch, time_ms) = (self.engine.epoch(), unix_ms());
+        let builder = match &mut self.builder {
+            Some(builder) => builder,
+            empty => {
+                if self.arena.capacity() < READ_CHUNK_BYTES {
+                    self.arena = BytesMut::with_capacity(ARENA_BYTES);
+                }
+                let bounds = self.log.bounds();
+                empty.insert(RunBuilder::new(&mut self.arena, bounds.last, bounds.tail))
+            }
+        };
+        payloads.for_each(|payload| builder.push(epoch, time_ms, payload));
+        if builder.len_bytes() >= RUN_BYTES {
+            self.write_run(now);
+        }
+    }
+
+    /// Writes what was numbered since the last time, as one run.
+    fn write_run(&mut self, now: Time) {
+        let Some(builder) = self.builder.take() else { return };
+        let Some(run) = builder.finish(&mut self.arena) else { return };
+        let last = run.range().last();
+        debug!(seq = %run.range(), bytes = run.len_bytes(), "written");
+        self.log.append(run).expect("BUG: runs are built at the end of the log");
+        self.engine.handle_written(now, last);
+    }
+
+    fn wait(&mut self, now: Time, token: Token, seq: Seq, options: RunOptions) {
+        let RunOptions { concern, ack, patience } = options;
+        let submission = Submission { token, count: 1, concern, ack, patience };
+        if let Err(refused) = self.engine.handle_wait(now, seq, submission) {
+            let refusal = Refusal::of(refused, self.roster.len(), self.cluster.quorum);
+            self.refuse_run(token, 1, refusal);
+        }
+    }
+
+    fn refuse_run(&mut self, token: Token, count: u64, refusal: Refusal) {
+        let outcome = Outcome::Refused(refusal);
+        let reply = Reply { slot: token.slot, offset: 0, count, outcome };
+        self.outbox.entry(token.connection).or_default().push(reply);
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        let Answer { token, offset, range, need, holders, verdict } = answer;
+        let class = match verdict {
+            Verdict::Met => Class::Ok,
+            Verdict::Waiting => Class::Pending,
+            Verdict::Unknown => Class::Unknown,
+        };
+        debug!(seq = %range, %class, have = holders.len(), need, "answered");
+        let epoch = self.engine.epoch();
+        let placed = Placed { class, seq: range.first, epoch, need, holders };
+        let outcome = Outcome::Placed(placed);
+        let reply = Reply { slot: token.slot, offset, count: range.len(), outcome };
+        self.outbox.entry(token.connection).or_default().push(reply);
+    }
+
+    fn deliver_replies(&mut self) {
+        for (connection, replies) in self.outbox.drain() {
+            let Some(sender) = self.replies.get(&connection) else { continue };
+            // A connection has room for one message per append that waits, and each message answers
+            // at least one: it is full only if it broke that rule, and closed if it is gone.
+            if sender.try_send(replies).is_err() {
+                self.replies.remove(&connection);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let local = self.engine.levels().held_by(1);
+        self.view.send_if_modified(|view| {
+            let changed = view.local != local || view.levels != *self.engine.levels();
+            if changed {
+                view.local = local;
+                view.levels.clone_from(self.engine.levels());
+            }
+            changed
+        });
+    }
+
+    // ---- secondaries ----
+
+    fn handle_peer(&mut self, now: Time, event: PeerEvent) {
+        match event {
+            PeerEvent::Dialled { to, session, result } => self.dialled(now, to, session, result),
+            PeerEvent::Messages { peer, session, messages } => {
+                if self.is_current(peer, session) {
+                    self.peer(peer).last_contact = Some(now);
+                    self.engine.handle_heard(now, peer, session);
+                    for message in messages {
+                        if self.is_current(peer, session) {
+                            self.handle_message(now, peer, session, message);
+                        }
+                    }
+                }
+            }
+            PeerEvent::Closed { peer, session, refuse, reason } => {
+                if self.is_current(peer, session) {
+                    self.disconnected(peer, session, refuse, reason);
+                }
+            }
+            PeerEvent::Writable { peer, session } => {
+                if self.is_current(peer, session) {
+                    if let Some(link) = &mut self.peer(peer).link {
+                        link.unblock();
+                    }
+                    self.flush(now, peer);
+                }
+            }
+            // Only a secondary accepts masters: see `server`.
+            PeerEvent::Accepted(_) => {}
+        }
+    }
+
+    fn dialled(
+        &mut self,
+        now: Time,
+        to: NodeIndex,
+        session: SessionId,
+        result: Result<Introduced, DialError>,
+    ) {
+        match result {
+            Ok(introduced) => {
+                let Introduced { hello, read, write, buffer, .. } = introduced;
+                let driver = &self.node.driver;
+                let link = Link::start(session, to, read, write, buffer, driver);
+                let peer = self.peer(to);
+                info!(peer = %peer.id, addr = %peer.addr, "connected");
+                peer.link = Some(link);
+                (peer.error, peer.nack) = (None, None);
+                peer.last_contact = Some(now);
+                self.introduced(now, to, session, &hello);
+            }
+            Err(DialError::Refused(refuse)) => {
+                self.note_refusal(to, &refuse);
+                let code = RefuseCode::from_number(refuse.code).unwrap_or(RefuseCode::BadFrame);
+                self.engine.handle_refused(to, session, code, Epoch::new(refuse.epoch));
+            }
+            Err(DialError::Unreachable(reason)) => {
+                let peer = self.peer(to);
+                if peer.error.as_ref() != Some(&reason) {
+                    info!(peer = %peer.id, addr = %peer.addr, reason, "cannot connect");
+                }
+                peer.error = Some(reason);
+                self.engine.handle_dial_failed(now, to);
+            }
+        }
+    }
+
+    fn introduced(&mut self, now: Time, to: NodeIndex, session: SessionId, hello: &Hello) {
+        let peer = self.peer(to);
+        let leading = peer.leading;
+        if hello.role != codec::Role::Secondary || hello.node_id != peer.id.as_str() {
+            let reason = format!("{} says it is {:?}", peer.addr, cut(&hello.node_id));
+            warn!(peer = %peer.id, reason, "refused: the roster is wrong");
+            peer.error = Some(reason);
+            self.close(to, RefuseCode::WrongNode);
+            return self.engine.handle_refused(to, session, RefuseCode::WrongNode, Epoch::ZERO);
+        }
+        let stored = Seq::new(hello.stored);
+        let facts = HelloFacts {
+            log_id: hello.log_id.map(LogId::new),
+            epoch: Epoch::new(hello.epoch),
+            run_id: RunId::new(hello.run_id),
+            stored,
+            tail: PrefixId {
+                epoch: Epoch::new(hello.tail_epoch),
+                digest: Digest::new(hello.tail_digest),
+            },
+            ours: self.node.log.prefix_id(stored),
+            commit: Seq::new(hello.commit),
+        };
+        if let Some(log_id) = facts.log_id
+            && self.engine.log_id().is_none()
+            && !std::mem::replace(&mut self.blocked_logged, true)
+        {
+            error!(
+                peer = %self.peer(to).id, %log_id, entries = %stored,
+                "this master has no log but the secondary has one; it stays recovering so that \
+                 nothing is lost, and this version cannot adopt that log: save it with \
+                 `replog-cli list --raw` from the secondary, then restart the secondary too"
+            );
+        }
+        self.engine.handle_introduced(now, to, session, facts, leading);
+    }
+
+    fn handle_message(&mut self, now: Time, from: NodeIndex, session: SessionId, message: Message) {
+        let epoch = self.engine.epoch();
+        match message {
+            Message::Ack(ack) if ack.epoch == epoch.number() => {
+                let held = ack
+                    .held
+                    .iter()
+                    .map(|range| SeqRange::inclusive(Seq::new(range.first), Seq::new(range.last)));
+                let (stored, received) = (Seq::new(ack.stored), Seq::new(ack.received));
+                debug!(peer = %self.peer(from).id, seq = ack.stored, received = ack.received, held = ack.held.len(), "ack");
+                let held = RangeSet::of(held);
+                self.peer(from).nack = None;
+                let facts = AckFacts { stored, received, held, duplicates: ack.duplicates };
+                self.engine.handle_ack(now, from, session, facts);
+            }
+            Message::Nack(nack) if nack.epoch == epoch.number() => {
+                let peer = self.peer(from);
+                let code = NackCode::from_number(nack.code).map_or("unknown", NackCode::word);
+                let reason = cut(&nack.reason);
+                if peer.nack.replace(nack.code) == Some(nack.code) {
+                    debug!(peer = %peer.id, seq = nack.seq, code, reason, "nack");
+                } else {
+                    warn!(peer = %peer.id, seq = nack.seq, code, reason, "nack");
+                }
+                peer.error = Some(format!("{code} at {}: {reason}", nack.seq));
+                self.engine.handle_nack(now, from, session);
+            }
+            Message::HeartbeatAck(ack) => {
+                let peer = self.peer(from);
+                if ack.number == peer.heartbeat {
+                    peer.rtt = Some(now.since(peer.heartbeat_sent));
+                }
+            }
+            Message::Hello(hello) => self.introduced(now, from, session, &hello),
+            Message::Refuse(refuse) => {
+                self.note_refusal(from, &refuse);
+                self.peer(from).link = None;
+                let code = RefuseCode::from_number(refuse.code).unwrap_or(RefuseCode::BadFrame);
+                self.engine.handle_refused(from, session, code, Epoch::new(refuse.epoch));
+            }
+            _ => {
+                let reason = "a frame that a secondary does not send".to_owned();
+                self.disconnected(from, session, Some(RefuseCode::BadFrame), reason);
+            }
+        }
+    }
+
+    fn note_refusal(&mut self, to: NodeIndex, refuse: &codec::Refuse) {
+        let code = RefuseCode::from_number(refuse.code).map_or("unknown", RefuseCode::word);
+        let error = format!("refused {code}: {}", cut(&refuse.reason));
+        let peer = self.peer(to);
+        if peer.error.as_ref() != Some(&error) {
+            warn!(peer = %peer.id, code, epoch = refuse.epoch, reason = cut(&refuse.reason), "refused by the secondary");
+        }
+        peer.error = Some(error);
+    }
+
+    fn disconnected(
+        &mut self,
+        peer: NodeIndex,
+        session: SessionId,
+        refuse: Option<RefuseCode>,
+        reason: String,
+    ) {
+        let epoch = self.engine.epoch();
+        let of = self.peer(peer);
+        info!(peer = %of.id, reason, "disconnected");
+        if let (Some(link), Some(code)) = (of.link.take(), refuse) {
+            link.refuse(code, epoch, &reason);
+        }
+        of.error = Some(reason);
+        self.engine.handle_disconnected(peer, session);
+    }
+
+    fn close(&mut self, to: NodeIndex, code: RefuseCode) {
+        let epoch = self.engine.epoch();
+        if let Some(link) = self.peer(to).link.take() {
+            link.refuse(code, epoch, code.word());
+        }
+    }
+
+    fn is_current(&mut self, peer: NodeIndex, session: SessionId) -> bool {
+        self.peer(peer).link.as_ref().is_some_and(|link| link.session == session)
+    }
+
+    fn peer(&mut self, index: NodeIndex) -> &mut Peer {
+        // Indices are made from the roster: a secondary's is never that of the master.
+        &mut self.peers[index.as_usize() - 1]
+    }
+
+    // ---- effects ----
+
+    fn carry_out(&mut self, now: Time) {
+        while let Some(effect) = self.engine.poll_effect() {
+            match effect {
+                Effect::Dial { to } => self.dial(to),
+                Effect::Introduce { to, .. } => {
+                    let hello = Message::Hello(self.hello(to));
+                    self.peer(to).leading = true;
+                    self.push(now, to, Kind::Control, &hello);
+                }
+                Effect::Close { to, code, .. } => {
+                    let peer = self.peer(to);
+                    warn!(peer = %peer.id, code = code.word(), "refused");
+                    peer.error = Some(format!("refused {code}"));
+                    self.close(to, code);
+                }
+                Effect::Send { to, session, range, bytes_max, again } => {
+                    self.send(now, to, session, range, bytes_max, again);
+                }
+                Effect::Heartbeat { to, .. } => self.heartbeat(now, to),
+                Effect::MakeDurable { up_to } => {
+                    let stored = self.log.make_durable(up_to);
+                    debug!(seq = %stored, "stored");
+                    self.engine.handle_stored(now, stored);
+                }
+                Effect::Answer(answer) => self.answer(answer),
+                effect => self.note(effect),
+            }
+        }
+    }
+
+    /// Logs what changed.
+    fn note(&mut self, effect: Effect) {
+        match effect {
+            Effect::BeginHistory { log_id, epoch } => info!(%log_id, %epoch, "a new log begins"),
+            Effect::HealthChanged { of, from, to } => {
+                let misses = self.engine.secondaries()[of.as_usize() - 1].health.misses();
+                let peer = &self.peer(of).id;
+                match to {
+                    Health::Healthy => info!(%peer, %from, %to, "health changed"),
+                    _ => warn!(%peer, %from, %to, misses, "health changed"),
+                }
+            }
+            Effect::ModeChanged { from, to, present } => {
+                let need = self.cluster.quorum;
+                match to {
+                    Mode::Normal => info!(%from, %to, present, need, "mode changed"),
+                    _ => warn!(%from, %to, present, need, "mode changed"),
+                }
+            }
+            Effect::AttemptFailed { to, seq, failure, attempts, wait } => {
+                let cause = match failure {
+                    AttemptFailure::Timeout => "no progress",
+                    AttemptFailure::Nack => "nack",
+                };
+                let next_ms = wait.as_millis() as u64; // Waits are bounded by a day.
+                warn!(peer = %self.peer(to).id, %seq, cause, attempts, next_ms, "attempt failed");
+            }
+            Effect::Following { to, stored } => {
+                info!(peer = %self.peer(to).id, seq = %stored, "follows");
+            }
+            Effect::Deposed { by, epoch } => {
+                self.deposed = Some((self.peer(by).id.clone(), epoch));
+            }
+            // Carried out above.
+            _ => {}
+        }
+    }
+
+    fn send(
+        &mut self,
+        now: Time,
+        to: NodeIndex,
+        session: SessionId,
+        range: SeqRange,
+        bytes_max: usize,
+        again: bool,
+    ) {
+        let slice = self.node.log.read(range, bytes_max);
+        let (Some(sent), Some(previous)) =
+            (slice.range, self.node.log.prefix_id(range.first.previous()))
+        else {
+            unreachable!("BUG: the engine sends only what was written, and {range} was not");
+        };
+        let head = AppendHead {
+            epoch: self.engine.epoch().number(),
+            first: sent.first.number(),
+            count: sent.len() as u32, // At most RUN_ENTRIES_MAX.
+            previous_epoch: previous.epoch.number(),
+            previous_digest: previous.digest.value(),
+            levels: self.levels(),
+        };
+        let frame = encode_append(&head, slice.pieces);
+        let peer = self.peer(to);
+        debug!(peer = %peer.id, seq = %sent, bytes = slice.bytes, again, "sent");
+        if let Some(link) = &mut peer.link {
+            link.push_frame(Kind::Entries(sent.last()), frame);
+        }
+        self.engine.handle_sent(now, to, session, sent, slice.bytes);
+        self.flush(now, to);
+    }
+
+    fn heartbeat(&mut self, now: Time, to: NodeIndex) {
+        let (epoch, levels) = (self.engine.epoch().number(), self.levels());
+        let peer = self.peer(to);
+        peer.heartbeat += 1;
+        peer.heartbeat_sent = now;
+        let number = peer.heartbeat;
+        let heartbeat = Message::Heartbeat(codec::Heartbeat { epoch, number, levels });
+        self.push(now, to, Kind::Heartbeat, &heartbeat);
+    }
+
+    fn push(&mut self, now: Time, to: NodeIndex, kind: Kind, message: &Message) {
+        if let Some(link) = &mut self.peer(to).link {
+            link.push(kind, message);
+            self.flush(now, to);
+        }
+    }
+
+    fn flush(&mut self, now: Time, to: NodeIndex) {
+        let Some(link) = &mut self.peer(to).link else { return };
+        let session = link.session;
+        match link.flush() {
+            Ok(flushed) if flushed.frames > 0 => {
+                self.engine.handle_flushed(now, to, session, flushed.up_to, flushed.frames);
+            }
+            Ok(_) => {}
+            Err(error) => self.disconnected(to, session, None, error.to_string()),
+        }
+    }
+
+    fn levels(&self) -> codec::Levels {
+        let levels = self.engine.levels();
+        codec::Levels {
+            commit: levels.commit.number(),
+            held_by: levels.held_by.iter().map(|seq| seq.number()).collect(),
+        }
+    }
+
+    fn hello(&mut self, to: NodeIndex) -> Hello {
+        let bounds = self.log.bounds();
+        let epoch = self.engine.epoch().number();
+        Hello {
+            peer_id: self.peer(to).id.to_string(),
+            log_id: self.engine.log_id().map(LogId::bytes),
+            epoch,
+            run_id: self.engine.run_id().value(),
+            epoch_table: if epoch > 0 { vec![EpochStart { epoch, first: 1 }] } else { vec![] },
+            stored: bounds.last.number(),
+            tail_epoch: bounds.tail.epoch.number(),
+            tail_digest: bounds.tail.digest.value(),
+            commit: self.engine.levels().commit.number(),
+            vouches: self.engine.log_id().is_some(),
+            master_addr: self.node.advertise.clone(),
+            ..hello_of(&self.node)
+        }
+    }
+
+    fn dial(&mut self, to: NodeIndex) {
+        let session = SessionId(self.next_session);
+        self.next_session += 1;
+        let hello = self.hello(to);
+        let leading = hello.epoch > 0;
+        let peer = self.peer(to);
+        (peer.leading, peer.heartbeat) = (leading, 0);
+        peer.link = None;
+        let addr = peer.addr.clone();
+        let (driver, stop) = (self.node.driver.clone(), self.node.stop.clone());
+        let dead_after = dead_after(&self.cluster);
+        tokio::spawn(async move {
+            let result = tokio::select! {
+                result = connect(&addr, session, hello, dead_after) => result,
+                () = stop.cancelled() => return,
+            };
+            // A driver that is gone needs no event.
+            let _ = driver.send(Input::Peer(PeerEvent::Dialled { to, session, result })).await;
+        });
+    }
+
+    // ---- status ----
+
+    fn status(&self, now: Time) -> Status {
+        let engine = &self.engine;
+        let awaited = engine.secondaries().iter().zip(&self.peers);
+        let awaiting: Vec<_> = awaited
+            .filter(|(progress, _)| {
+                engine.mode() == Mode::Recovering && !progress.accepted && progress.answer.is_none()
+            })
+            .map(|(_, peer)| peer.id.as_str())
+            .collect();
+        let node = NodeStatus {
+            id: self.node.id.to_string(),
+            role: "master",
+            epoch: engine.epoch(),
+            mode: engine.mode().to_string(),
+            next: engine.last().next(),
+            commit: engine.levels().commit,
+            quorum: Some((self.cluster.quorum, self.roster.len())),
+            present: Some(engine.present()),
+            log_id: engine.log_id(),
+            uptime: now.since(Time::ZERO),
+            waiting: engine.waiting(),
+            aside: 0,
+            awaiting: awaiting.join(","),
+        };
+        let secondary = |(peer, progress): (&Peer, &crate::engine::progress::Progress)| {
+            let healthy = progress.health.health() == Health::Healthy;
+            SecondaryStatus {
+                id: peer.id.to_string(),
+                addr: peer.addr.clone(),
+                health: progress.health.health(),
+                misses: progress.health.misses(),
+                received: progress.received,
+                stored: progress.stored,
+                lag: engine.levels().held_by(1).distance_from(progress.stored),
+                lag_bytes: self.node.log.bytes_after(progress.stored),
+                inflight: progress.inflight_bytes(),
+                last_contact: peer.last_contact.map(|contact| now.since(contact)),
+                rtt: peer.rtt,
+                attempts: progress.attempts(),
+                next_retry: progress.retry_at().map(|due| due.since(now)),
+                duplicates: progress.duplicates,
+                error: peer
+                    .error
+                    .clone()
+                    .filter(|_| !healthy || peer.link.is_none() || progress.attempts() > 0),
+            }
+        };
+        let secondaries = self.peers.iter().zip(engine.secondaries()).map(secondary).collect();
+        Status { node, secondaries, master: None }
+    }
+
+    /// The lines of WAITERS, and how many. Long lists are cut: they are for reading.
+    fn waiters(&self, now: Time) -> (String, usize) {
+        use std::fmt::Write as _;
+        const LINES_MAX: usize = 10_000;
+        let mut lines = String::new();
+        let mut count = 0;
+        for (waiter, seq) in self.engine.waiters().take(LINES_MAX) {
+            let holders = self.engine.holders(seq, waiter.ack);
+            let mut missing = String::new();
+            crate::gateway::reply::write_names(&mut missing, &self.roster, |node| {
+                !holders.contains(node)
+            });
+            let age_ms = now.since(waiter.since).as_millis();
+            let (need, have) = (waiter.need, holders.len());
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                lines,
+                "seq={seq} need={need} have={have} missing={missing} age_ms={age_ms}"
+            );
+            count += 1;
+        }
+        (lines, count)
+    }
+}
+
+/// A connection whose other side takes nothing for so long is cut: as long as it takes to be judged
+/// unhealthy, within bounds.
+pub(super) fn dead_after(cluster: &ClusterConfig) -> Duration {
+    (cluster.heartbeat_interval * cluster.unhealthy_after)
+        .clamp(Duration::from_secs(2), Duration::from_secs(60))
+}
+
+async fn connect(
+    addr: &str,
+    session: SessionId,
+    hello: Hello,
+    dead_after: Duration,
+) -> Result<Introduced, DialError> {
+    let unreachable = |error: &dyn std::fmt::Display| DialError::Unreachable(error.to_string());
+    let dial = async {
+        let stream = TcpStream::connect(addr).await.map_err(|error| unreachable(&error))?;
+        tune(&stream, dead_after);
+        let (mut read, mut write) = stream.into_split();
+        let frame = Message::Hello(hello).encode().to_bytes();
+        tokio::io::AsyncWriteExt::write_all(&mut write, &frame)
+            .await
+            .map_err(|error| unreachable(&error))?;
+        let mut buffer = BytesMut::with_capacity(READ_CHUNK_BYTES);
+        match read_hello(&mut read, &mut buffer).await {
+            Ok(hello) => Ok(Introduced { session, hello, read, write, buffer }),
+            Err(IntroductionError::Refused(refuse)) => Err(DialError::Refused(refuse)),
+            Err(IntroductionError::Gone(reason)) => Err(DialError::Unreachable(reason)),
+            Err(IntroductionError::Refuse(_, reason)) => Err(DialError::Unreachable(reason)),
+        }
+    };
+    let late = DialError::Unreachable("no answer to the introduction".to_owned());
+    timeout(dead_after, dial).await.unwrap_or(Err(late))
+}

@@ -1,0 +1,23 @@
+//! tokio: sockets, timers, tasks. Moves bytes and keeps no rule of replication.
+//!
+//! One task, the *driver*, owns a node's engine and its log; connections talk to it through one
+//! bounded channel in batches, and read the log by themselves. A node lives on one thread: with two
+//! cores and several nodes a hop between tasks that costs no system call is worth more than a second
+//! thread.
+
+mod clock;
+mod dev;
+mod faults;
+mod inbox;
+mod link;
+mod master;
+mod node;
+mod reader;
+mod secondary;
+mod server;
+mod session;
+mod text;
+mod wire_session;
+
+pub use dev::run_dev;
+pub use node::{NodeError, run_node};

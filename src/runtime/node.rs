@@ -1,0 +1,222 @@
+//! Starting a node, keeping it, stopping it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::faults::Faults;
+use super::inbox::{Node, View};
+use super::master::MasterDriver;
+use super::secondary::SecondaryDriver;
+use super::server::{Door, accept};
+use crate::config::{Config, Role};
+use crate::engine::{Levels, Master, MasterConfig};
+use crate::limits::{DRIVER_QUEUE_MAX, NODES_MAX, STOP_TIMEOUT, WINDOW_BYTES_MAX};
+use crate::logging::announce;
+use crate::store::{LogStore, MemoryLog};
+use crate::types::{Epoch, LogId, NodeId, RunId, Seq};
+
+/// Why a node could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// An address could not be taken.
+    #[error("cannot listen on {addr} ({key}): {error}; free it or choose another one with {flag}")]
+    Bind {
+        /// The address as configured.
+        addr: String,
+        /// The key that names it.
+        key: &'static str,
+        /// The flag that changes it.
+        flag: &'static str,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Another master reigns.
+    #[error(
+        "deposed: {by} promised epoch {epoch} to another master; stop that one, or this one for good"
+    )]
+    Deposed {
+        /// Who said so.
+        by: NodeId,
+        /// The epoch of the other master.
+        epoch: Epoch,
+    },
+    /// The system gave no random numbers.
+    #[error("cannot get random numbers for an id: {0}")]
+    Random(getrandom::Error),
+    /// A node of a cluster in one process failed.
+    #[error("{id}: {error}")]
+    InCluster {
+        /// Which node.
+        id: NodeId,
+        /// What happened.
+        error: Box<NodeError>,
+    },
+}
+
+impl NodeError {
+    /// The exit code that scripts rely on.
+    pub fn exit_code(&self) -> u8 {
+        1
+    }
+}
+
+/// A node whose addresses are taken but that does not serve yet.
+pub(super) struct Bound {
+    pub(super) config: Config,
+    wire: TcpListener,
+    gateway: Option<TcpListener>,
+    pub(super) wire_addr: SocketAddr,
+    pub(super) gateway_addr: Option<SocketAddr>,
+}
+
+/// Takes the node's addresses.
+pub(super) async fn bind(config: Config) -> Result<Bound, NodeError> {
+    let listen = |addr: String, key, flag| async move {
+        let bound = match TcpListener::bind(&addr).await {
+            Ok(listener) => listener.local_addr().map(|local| (listener, local)),
+            Err(error) => Err(error),
+        };
+        bound.map_err(|error| NodeError::Bind { addr, key, flag, error })
+    };
+    let (wire, wire_addr) = listen(config.node.listen.clone(), "node.listen", "--listen").await?;
+    let (gateway, gateway_addr) = match &config.node.gateway {
+        None => (None, None),
+        Some(addr) => {
+            let (listener, addr) = listen(addr.clone(), "node.gateway", "--gateway").await?;
+            (Some(listener), Some(addr))
+        }
+    };
+    Ok(Bound { config, wire, gateway, wire_addr, gateway_addr })
+}
+
+/// Runs one node until `stop`.
+///
+/// # Errors
+/// It could not start or go on; see [`NodeError`].
+pub async fn run_node(config: Config, stop: CancellationToken) -> Result<(), NodeError> {
+    let bound = bind(config).await?;
+    serve(bound, stop).await
+}
+
+/// Serves until `stop`, then answers who waits, and ends.
+pub(super) async fn serve(bound: Bound, stop: CancellationToken) -> Result<(), NodeError> {
+    let Bound { config, wire, gateway, wire_addr, gateway_addr } = bound;
+    let (driver, inputs) = mpsc::channel(DRIVER_QUEUE_MAX);
+    let log = MemoryLog::new();
+    let (view, viewed) = watch::channel(first_view(&config));
+    let advertise = config.node.advertise.clone().unwrap_or_else(|| wire_addr.to_string());
+    let node =
+        Arc::new(Node::new(&config, advertise, driver, log.reader(), viewed, stop.child_token()));
+    let tasks = TaskTracker::new();
+    tasks.spawn(accept(Door::Wire, wire, node.clone(), tasks.clone()));
+    if let Some(gateway) = gateway {
+        tasks.spawn(accept(Door::Gateway, gateway, node.clone(), tasks.clone()));
+    }
+    let end = CancellationToken::new();
+    let stopping = node.stop.clone();
+    let driving = start_driver(&config, node, log, inputs, view, end.clone())?;
+    let gateway = gateway_addr.map_or_else(|| "none".to_owned(), |addr| addr.to_string());
+    announce(&format!(
+        "ready id={} role={} wire={wire_addr} gateway={gateway} store=memory",
+        config.node.id, config.role
+    ));
+    if config.node.faults && config.role == Role::Secondary {
+        warn!(id = %config.node.id, "fault verbs are allowed on this node");
+    }
+    let mut driving = std::pin::pin!(driving);
+    let outcome = tokio::select! {
+        outcome = &mut driving => Some(outcome),
+        () = stop.cancelled() => None,
+    };
+    // Deposed, or asked to stop: either way connections are told and end.
+    stopping.cancel();
+    tasks.close();
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => {
+            let gone = async {
+                let all_gone = timeout(STOP_TIMEOUT, tasks.wait()).await;
+                if all_gone.is_err() {
+                    warn!("some connections did not end in time");
+                }
+                end.cancel();
+            };
+            tokio::join!(&mut driving, gone).0
+        }
+    };
+    info!(id = %config.node.id, "stopped");
+    outcome
+}
+
+fn first_view(config: &Config) -> View {
+    let master = config.role == Role::Master;
+    let secondaries = config.cluster.secondaries.iter().map(|secondary| secondary.id.clone());
+    let roster: Vec<NodeId> = std::iter::once(config.node.id.clone()).chain(secondaries).collect();
+    View {
+        local: Seq::ZERO,
+        levels: Levels::empty(if master { roster.len() } else { 0 }),
+        // A secondary learns the roster from its master.
+        roster: if master { roster.into() } else { Arc::default() },
+        master_addr: String::new(),
+    }
+}
+
+/// Makes the driver of the node's role; what it returns runs it.
+fn start_driver(
+    config: &Config,
+    node: Arc<Node>,
+    log: MemoryLog,
+    inputs: mpsc::Receiver<super::inbox::Input>,
+    view: watch::Sender<View>,
+    end: CancellationToken,
+) -> Result<impl Future<Output = Result<(), NodeError>> + use<>, NodeError> {
+    let mut random = [0; 24];
+    getrandom::fill(&mut random).map_err(NodeError::Random)?;
+    let (log_id, run_id) = random.split_at(16);
+    let log_id = LogId::new(log_id.try_into().expect("split at 16"));
+    let number = u64::from_le_bytes(run_id.try_into().expect("24 less 16"));
+    let (master, secondary) = match config.role {
+        Role::Master => {
+            let now = node.clock.now();
+            let engine = Master::new(master_config(config), RunId::new(number), log_id, now);
+            (Some(MasterDriver::new(node.clone(), config, engine, log, inputs, view)), None)
+        }
+        Role::Secondary => {
+            let faults = Faults::new(config.node.delay, number);
+            (None, Some(SecondaryDriver::new(node.clone(), faults, log, inputs, view)))
+        }
+    };
+    Ok(async move {
+        match (master, secondary) {
+            (Some(master), _) => master.run(node.stop.clone(), end).await,
+            (None, Some(secondary)) => secondary.run(end).await,
+            (None, None) => Ok(()),
+        }
+    })
+}
+
+fn master_config(config: &Config) -> MasterConfig {
+    let cluster = &config.cluster;
+    assert!(cluster.nodes() <= NODES_MAX, "BUG: the configuration let a long roster pass");
+    MasterConfig {
+        nodes: cluster.nodes(),
+        quorum: cluster.quorum,
+        write_concern: cluster.write_concern,
+        ack: cluster.ack,
+        patience: cluster.append_timeout,
+        heartbeat_interval: cluster.heartbeat_interval,
+        suspected_after: cluster.suspected_after,
+        unhealthy_after: cluster.unhealthy_after,
+        attempt_timeout: cluster.attempt_timeout,
+        retry_delays: cluster.retry_delays.clone(),
+        window_bytes_max: WINDOW_BYTES_MAX,
+        bootstrap: config.node.bootstrap,
+    }
+}

@@ -1,0 +1,165 @@
+//! Frames to messages, with the REFUSE code for what is not one; and the introduction.
+
+use std::io;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+use super::inbox::Node;
+use crate::codes::RefuseCode;
+use crate::config::Role;
+use crate::limits::{
+    FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, INTRODUCTION_TIMEOUT,
+    LOGGED_TEXT_BYTES_MAX, WINDOW_BYTES_MAX,
+};
+use crate::types::PrefixId;
+use crate::wire::codec::{self, Hello, Refuse};
+use crate::wire::{FrameDecoder, FrameError, Message, VERSION, reserve_for_read};
+
+/// The next message in the buffer; `None` while it is incomplete.
+///
+/// # Errors
+/// The code to refuse the peer with, and a sentence.
+pub(super) fn next_message(
+    decoder: FrameDecoder,
+    buffer: &mut BytesMut,
+) -> Result<Option<Message>, (RefuseCode, String)> {
+    let frame = match decoder.decode(buffer) {
+        Ok(Some(frame)) => frame,
+        Ok(None) => return Ok(None),
+        Err(error) => return Err((code_of(error), error.to_string())),
+    };
+    let frame_type = frame.frame_type;
+    match Message::decode(frame) {
+        Ok(Some(message)) => Ok(Some(message)),
+        Ok(None) => {
+            let error = FrameError::UnknownType(frame_type);
+            Err((RefuseCode::UnknownFrame, error.to_string()))
+        }
+        Err(error) => Err((RefuseCode::BadFrame, format!("frame {frame_type:#04x}: {error}"))),
+    }
+}
+
+fn code_of(error: FrameError) -> RefuseCode {
+    match error {
+        FrameError::BadMagic(..) | FrameError::UnknownFlags(_) => RefuseCode::BadFrame,
+        FrameError::UnknownVersion(_) => RefuseCode::UnknownVersion,
+        FrameError::TooLong { .. } => RefuseCode::FrameTooLong,
+        FrameError::BadChecksum { .. } => RefuseCode::BadChecksum,
+        FrameError::UnknownType(_) => RefuseCode::UnknownFrame,
+    }
+}
+
+/// Why an introduction failed.
+pub(super) enum IntroductionError {
+    /// The peer sent something else than a HELLO, or nothing: refuse it so.
+    Refuse(RefuseCode, String),
+    /// The peer refused us.
+    Refused(Refuse),
+    /// The connection ended.
+    Gone(String),
+}
+
+/// Reads the peer's HELLO.
+pub(super) async fn read_hello(
+    socket: &mut OwnedReadHalf,
+    buffer: &mut BytesMut,
+) -> Result<Hello, IntroductionError> {
+    let decoder = FrameDecoder { body_bytes_max: FRAME_BODY_BYTES_MAX_UNINTRODUCED };
+    let first_message = async {
+        loop {
+            match next_message(decoder, buffer) {
+                Ok(Some(message)) => return Ok(message),
+                Ok(None) => {}
+                Err((code, reason)) => return Err(IntroductionError::Refuse(code, reason)),
+            }
+            reserve_for_read(buffer);
+            match socket.read_buf(buffer).await {
+                Ok(0) => return Err(IntroductionError::Gone("closed the connection".into())),
+                Ok(_) => {}
+                Err(error) => return Err(IntroductionError::Gone(error.to_string())),
+            }
+        }
+    };
+    let message = timeout(INTRODUCTION_TIMEOUT, first_message).await.unwrap_or_else(|_| {
+        let reason = format!("no HELLO within {} s", INTRODUCTION_TIMEOUT.as_secs());
+        Err(IntroductionError::Refuse(RefuseCode::NoIntroduction, reason))
+    })?;
+    match message {
+        Message::Hello(hello) if hello.version_min > VERSION || hello.version_max < VERSION => {
+            let reason = format!(
+                "protocol versions {} to {} and version {VERSION} have none in common",
+                hello.version_min, hello.version_max
+            );
+            Err(IntroductionError::Refuse(RefuseCode::UnknownVersion, reason))
+        }
+        Message::Hello(hello) => Ok(hello),
+        Message::Refuse(refuse) => Err(IntroductionError::Refused(refuse)),
+        _ => {
+            let reason = "the first frame must be a HELLO".to_owned();
+            Err(IntroductionError::Refuse(RefuseCode::NoIntroduction, reason))
+        }
+    }
+}
+
+/// Sends a REFUSE and closes. The peer may have sent more than we want to read: it is thrown away
+/// for a moment, since closing over unread bytes would destroy our last words on their way.
+pub(super) async fn refuse(
+    mut read: OwnedReadHalf,
+    mut write: OwnedWriteHalf,
+    code: RefuseCode,
+    epoch: u64,
+    reason: &str,
+) {
+    let refuse = Refuse { code: code.number(), epoch, reason: reason.to_owned() };
+    let frame = Message::Refuse(refuse).encode().to_bytes();
+    let last_words = async {
+        write.write_all(&frame).await?;
+        write.shutdown().await?;
+        let mut thrown_away = [0; 4096];
+        while read.read(&mut thrown_away).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whether they arrive or not, the connection ends.
+    let _ = timeout(std::time::Duration::from_secs(1), last_words).await;
+}
+
+/// Text that a peer supplied, short enough for our log.
+pub(super) fn cut(text: &str) -> &str {
+    let mut end = text.len().min(LOGGED_TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// The parts of a HELLO that every node of this version says alike; positions of an empty log.
+pub(super) fn hello_of(node: &Node) -> Hello {
+    let view = node.view.borrow();
+    Hello {
+        version_min: VERSION,
+        version_max: VERSION,
+        role: match node.role {
+            Role::Master => codec::Role::Master,
+            Role::Secondary => codec::Role::Secondary,
+        },
+        node_id: node.id.to_string(),
+        peer_id: String::new(),
+        log_id: None,
+        epoch: 0,
+        run_id: 0,
+        epoch_table: Vec::new(),
+        stored: 0,
+        tail_epoch: PrefixId::EMPTY.epoch.number(),
+        tail_digest: PrefixId::EMPTY.digest.value(),
+        commit: view.levels.commit.number(),
+        vouches: false,
+        roster: view.roster.iter().map(ToString::to_string).collect(),
+        master_addr: String::new(),
+        frame_bytes_max: FRAME_BODY_BYTES_MAX as u32, // Checked in `limits`: it fits.
+        payload_bytes_max: u32::try_from(node.limits.payload_max).unwrap_or(u32::MAX),
+        window_bytes: WINDOW_BYTES_MAX as u64,
+    }
+}

@@ -1,0 +1,527 @@
+//! A secondary's driver: the one task that owns its engine and its log.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::faults::{Delayed, Fate, Faults};
+use super::inbox::{ClientInput, Input, Introduced, Node, Outcome, PeerEvent, Reply, View};
+use super::link::{Kind, Link};
+use super::node::NodeError;
+use super::reader::{cut, hello_of};
+use crate::codes::{NackCode, RefuseCode};
+use crate::engine::secondary::MasterHello;
+use crate::engine::{Arrival, Levels, Secondary, SecondaryEffect, SessionId};
+use crate::gateway::Refusal;
+use crate::gateway::status::{MasterStatus, NodeStatus, Status};
+use crate::store::{LogStore, MemoryLog, Run};
+use crate::types::{
+    Digest, Epoch, LogId, NodeId, NodeIndex, NodeSet, PrefixId, RunId, Seq, SeqRange, Time,
+};
+use crate::wire::Message;
+use crate::wire::codec::{
+    Ack, AppendHead, EpochStart, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack,
+};
+
+/// See the module.
+pub(super) struct SecondaryDriver {
+    node: Arc<Node>,
+    engine: Secondary,
+    log: MemoryLog,
+    /// Connections of masters: the one that is followed, and those that only ask.
+    links: BTreeMap<SessionId, Link>,
+    /// Runs that came early, by their first number.
+    held: BTreeMap<Seq, Run>,
+    faults: Faults,
+    inputs: mpsc::Receiver<Input>,
+    view: watch::Sender<View>,
+    replies: HashMap<u64, mpsc::Sender<Vec<Reply>>>,
+    roster: Arc<[NodeId]>,
+    master_addr: String,
+    last_contact: Option<Time>,
+}
+
+impl SecondaryDriver {
+    pub(super) fn new(
+        node: Arc<Node>,
+        faults: Faults,
+        log: MemoryLog,
+        inputs: mpsc::Receiver<Input>,
+        view: watch::Sender<View>,
+    ) -> Self {
+        SecondaryDriver {
+            roster: node.roster(),
+            node,
+            engine: Secondary::new(),
+            log,
+            links: BTreeMap::new(),
+            held: BTreeMap::new(),
+            faults,
+            inputs,
+            view,
+            replies: HashMap::new(),
+            master_addr: String::new(),
+            last_contact: None,
+        }
+    }
+
+    /// Runs until `end`, which comes when the connections are gone.
+    pub(super) async fn run(mut self, end: CancellationToken) -> Result<(), NodeError> {
+        const INPUTS_PER_TURN: usize = 256;
+        let mut batch = Vec::with_capacity(INPUTS_PER_TURN);
+        loop {
+            let due = self.faults.next_due().map(|due| self.node.clock.instant(due));
+            let sleep = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = end.cancelled() => return Ok(()),
+                count = self.inputs.recv_many(&mut batch, INPUTS_PER_TURN) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                }
+                () = sleep => {}
+            }
+            let now = self.node.clock.now();
+            while let Some(frame) = self.faults.take_due(now) {
+                self.handle_append(now, frame);
+            }
+            for input in batch.drain(..) {
+                match input {
+                    Input::Client(input) => self.handle_client(now, input),
+                    Input::Peer(event) => self.handle_peer(now, event),
+                }
+            }
+            self.send_ack(now);
+            self.publish();
+        }
+    }
+
+    // ---- clients ----
+
+    fn handle_client(&mut self, now: Time, input: ClientInput) {
+        match input {
+            ClientInput::Opened { connection, replies } => {
+                self.replies.insert(connection, replies);
+            }
+            ClientInput::Closed { connection } => drop(self.replies.remove(&connection)),
+            // Refused by the connection before they come here; answered all the same.
+            ClientInput::Appends { connection, runs, permit } => {
+                drop(permit);
+                let refusal = Refusal::not_master(&self.master_addr);
+                let refuse = |run: super::inbox::AppendRun| Reply {
+                    slot: run.slot,
+                    offset: 0,
+                    count: run.payloads.len() as u64,
+                    outcome: Outcome::Refused(refusal.clone()),
+                };
+                if let Some(replies) = self.replies.get(&connection) {
+                    // A connection that is full or gone reads no answer.
+                    let _ = replies.try_send(runs.into_iter().map(refuse).collect());
+                }
+            }
+            ClientInput::Wait { .. } => {}
+            // Whoever asked may be gone: then nobody misses the answer.
+            ClientInput::Status(reply) => {
+                let _ = reply.send(self.status(now));
+            }
+            ClientInput::Waiters(reply) => {
+                let _ = reply.send((String::new(), 0));
+            }
+            ClientInput::Holders(_, reply) => {
+                let _ = reply.send(NodeSet::default());
+            }
+            ClientInput::Fault(fault, reply) => {
+                warn!(?fault, "fault injected on demand");
+                self.faults.set(now, fault);
+                let _ = reply.send(());
+            }
+            ClientInput::Store(seq, payload, reply) => {
+                let stored = self.node.provisional().store(&self.node.log, seq, payload);
+                info!(%seq, ?stored, "entry by hand");
+                let _ = reply.send(stored);
+            }
+        }
+    }
+
+    // ---- the master ----
+
+    fn handle_peer(&mut self, now: Time, event: PeerEvent) {
+        match event {
+            PeerEvent::Accepted(introduced) => self.accepted(now, introduced),
+            PeerEvent::Messages { session, messages, .. } => {
+                for message in messages {
+                    if self.links.contains_key(&session) {
+                        self.handle_message(now, session, message);
+                    }
+                }
+            }
+            PeerEvent::Closed { session, refuse, reason, .. } => {
+                self.closed(session, refuse, &reason);
+            }
+            PeerEvent::Writable { session, .. } => {
+                if let Some(link) = self.links.get_mut(&session) {
+                    link.unblock();
+                }
+                self.flush(session);
+            }
+            // Only a master dials.
+            PeerEvent::Dialled { .. } => {}
+        }
+    }
+
+    fn accepted(&mut self, now: Time, introduced: Introduced) {
+        let Introduced { session, hello, read, write, buffer } = introduced;
+        let driver = &self.node.driver;
+        let link = Link::start(session, NodeIndex::MASTER, read, write, buffer, driver);
+        self.links.insert(session, link);
+        self.introduced(now, session, &hello);
+    }
+
+    /// A master introduces itself, or does so again with an epoch.
+    fn introduced(&mut self, now: Time, session: SessionId, hello: &Hello) {
+        if !hello.peer_id.is_empty() && hello.peer_id != self.node.id.as_str() {
+            let reason = format!("this is {}, not {}", self.node.id, cut(&hello.peer_id));
+            return self.refuse(session, RefuseCode::WrongNode, &reason);
+        }
+        let facts = MasterHello {
+            log_id: hello.log_id.map(LogId::new),
+            epoch: Epoch::new(hello.epoch),
+            run_id: RunId::new(hello.run_id),
+        };
+        if let Err(code) = self.engine.handle_hello(session, facts) {
+            let reason = match (code, self.engine.log_id()) {
+                (RefuseCode::ForeignLog, Some(own)) => {
+                    format!("this node holds the log {own} of another cluster")
+                }
+                (RefuseCode::ForeignLog, None) => "an epoch without a log id".to_owned(),
+                _ => format!("epoch {} was promised", self.engine.epoch()),
+            };
+            return self.refuse(session, code, &reason);
+        }
+        self.carry_out(now, None);
+        if facts.epoch > Epoch::ZERO {
+            self.master_addr.clone_from(&hello.master_addr);
+            let roster: Result<Vec<NodeId>, _> = hello.roster.iter().map(|id| id.parse()).collect();
+            self.roster = roster.unwrap_or_default().into();
+            self.last_contact = Some(now);
+            info!(
+                master = cut(&hello.node_id), epoch = %facts.epoch, seq = %self.engine.written(),
+                "follows"
+            );
+        }
+        let answer = Message::Hello(self.hello());
+        self.push(now, session, Kind::Control, &answer);
+    }
+
+    fn handle_message(&mut self, now: Time, session: SessionId, message: Message) {
+        let followed = self.engine.session() == Some(session);
+        if followed {
+            self.last_contact = Some(now);
+        }
+        match message {
+            Message::Append(head, records) if followed => {
+                let frame = Delayed { session, head, records };
+                if let Some(frame) = self.faults.arrive(now, frame) {
+                    self.handle_append(now, frame);
+                }
+            }
+            Message::Heartbeat(heartbeat) => {
+                let epoch = Epoch::new(heartbeat.epoch);
+                if followed {
+                    if !self.engine.admits(session, epoch) {
+                        return self.carry_out(now, None);
+                    }
+                    self.take_levels(heartbeat.levels);
+                }
+                let ack = HeartbeatAck { epoch: heartbeat.epoch, number: heartbeat.number };
+                self.push(now, session, Kind::Heartbeat, &Message::HeartbeatAck(ack));
+            }
+            Message::Hello(hello) => self.introduced(now, session, &hello),
+            Message::Refuse(refuse) => {
+                let code = RefuseCode::from_number(refuse.code).map_or("unknown", |c| c.word());
+                warn!(code, reason = cut(&refuse.reason), "refused by the master");
+                self.closed(session, None, "the master refused this node");
+            }
+            _ => {
+                let reason = "a frame that is not expected from a master in this state";
+                self.closed(session, Some(RefuseCode::BadFrame), reason);
+            }
+        }
+    }
+
+    fn handle_append(&mut self, now: Time, frame: Delayed) {
+        let Delayed { session, head, records } = frame;
+        if !self.links.contains_key(&session) {
+            return;
+        }
+        let fate = if self.faults.is_idle() { Fate::Normal } else { self.faults.fate() };
+        let first = Seq::new(head.first);
+        if fate != Fate::Normal {
+            // What came before this frame keeps its acknowledgement.
+            self.send_ack(now);
+        }
+        if fate != Fate::FailBefore {
+            self.take_run(now, session, head, records);
+        }
+        if fate != Fate::Normal {
+            self.engine.withhold_ack();
+            self.nack(now, session, first, NackCode::Injected);
+        }
+    }
+
+    fn take_run(&mut self, now: Time, session: SessionId, head: AppendHead, records: Bytes) {
+        if !self.engine.admits(session, Epoch::new(head.epoch)) {
+            return self.carry_out(now, None);
+        }
+        self.take_levels(head.levels);
+        let first = Seq::new(head.first);
+        let before = PrefixId {
+            epoch: Epoch::new(head.previous_epoch),
+            digest: Digest::new(head.previous_digest),
+        };
+        let run = if first == Seq::ZERO {
+            Err("entries are numbered from 1".to_owned())
+        } else {
+            Run::verify(records, first, u64::from(head.count), before).map_err(|e| e.to_string())
+        };
+        match run {
+            Ok(run) => {
+                debug!(seq = %run.range(), bytes = run.len_bytes(), "received");
+                self.arrive(session, &run);
+                self.carry_out(now, Some(run));
+            }
+            Err(reason) => {
+                warn!(seq = %first, reason, "bad records");
+                self.engine.handle_bad_run(session, first);
+                self.carry_out(now, None);
+            }
+        }
+    }
+
+    /// Tells the engine of a run: its numbers, and how it fits the log where they overlap.
+    fn arrive(&mut self, session: SessionId, run: &Run) {
+        let range = run.range();
+        let common = self.engine.written().min(range.last());
+        let overlap = (range.first <= common)
+            .then(|| run.prefix_id(common).zip(self.node.log.prefix_id(common)))
+            .flatten();
+        let (before, tail, bytes) = (run.before(), run.tail(), run.len_bytes());
+        self.engine.handle_arrival(session, Arrival { range, before, tail, bytes, overlap });
+    }
+
+    // ---- effects ----
+
+    /// Carries out what the engine decided; `current` is the run that just arrived.
+    fn carry_out(&mut self, now: Time, mut current: Option<Run>) {
+        while let Some(effect) = self.engine.poll_effect() {
+            match effect {
+                SecondaryEffect::Append { range } => {
+                    let run = current.take().and_then(|run| run.split_from(range.first));
+                    self.append(run.expect("BUG: the engine appends only what just arrived"));
+                }
+                SecondaryEffect::Hold { range } => {
+                    debug!(seq = %range, "held back");
+                    let run = current.take().expect("BUG: the engine holds only what arrived");
+                    self.held.insert(range.first, run);
+                }
+                SecondaryEffect::Release { first } => {
+                    if let (Some(run), Some(session)) =
+                        (self.held.remove(&first), self.engine.session())
+                    {
+                        debug!(seq = %run.range(), "released");
+                        self.arrive(session, &run);
+                        current = Some(run);
+                    }
+                }
+                SecondaryEffect::DropHeld => self.held.clear(),
+                SecondaryEffect::MakeDurable { up_to } => {
+                    let stored = self.log.make_durable(up_to);
+                    debug!(seq = %stored, "stored");
+                    self.engine.handle_stored(stored);
+                }
+                SecondaryEffect::Nack { session, seq, code } => {
+                    warn!(%seq, code = code.word(), "not taken");
+                    self.nack(now, session, seq, code);
+                }
+                SecondaryEffect::Close { session, code } => {
+                    self.closed(session, Some(code), code.word());
+                }
+                SecondaryEffect::Ack { .. } => unreachable!("BUG: ACKs come by poll_ack"),
+            }
+        }
+    }
+
+    fn append(&mut self, run: Run) {
+        let range = run.range();
+        self.log.append(run).expect("BUG: the engine appends only what continues the log");
+        let gave_way = self.node.provisional().give_way(&self.node.log, range);
+        if gave_way.aside > 0 {
+            let count = gave_way.aside;
+            warn!(seq = %range, count, "entries by hand differ from the master's: moved aside");
+        }
+        self.engine.handle_gave_way(gave_way.duplicates);
+        self.engine.handle_written(range.last());
+    }
+
+    fn send_ack(&mut self, now: Time) {
+        let Some(SecondaryEffect::Ack { session, stored, received, held, duplicates }) =
+            self.engine.poll_ack()
+        else {
+            return;
+        };
+        let range = |range: SeqRange| HeldRange {
+            first: range.first.number(),
+            last: range.last().number(),
+        };
+        debug!(seq = %stored, received = %received, "ack");
+        let ack = Ack {
+            epoch: self.engine.epoch().number(),
+            stored: stored.number(),
+            received: received.number(),
+            held: held.iter().take(crate::limits::ACK_RANGES_MAX).map(range).collect(),
+            duplicates,
+        };
+        self.push(now, session, Kind::Ack, &Message::Ack(ack));
+    }
+
+    fn nack(&mut self, now: Time, session: SessionId, seq: Seq, code: NackCode) {
+        let reason = match code {
+            NackCode::Conflict => format!("another entry is stored as {seq}"),
+            NackCode::Mismatch => format!("entry {seq} does not continue this log"),
+            NackCode::BadRecord => "the records are damaged or incomplete".to_owned(),
+            NackCode::HoldBackFull => "no room to hold entries back".to_owned(),
+            NackCode::DiskFull => "the disk is full".to_owned(),
+            NackCode::Injected => "a fault verb asked for it".to_owned(),
+        };
+        let nack = Nack {
+            epoch: self.engine.epoch().number(),
+            seq: seq.number(),
+            code: code.number(),
+            reason,
+        };
+        self.push(now, session, Kind::Control, &Message::Nack(nack));
+    }
+
+    /// Sends a frame; a muted secondary drops it.
+    fn push(&mut self, now: Time, session: SessionId, kind: Kind, message: &Message) {
+        if self.faults.is_muted(now) {
+            return;
+        }
+        if let Some(link) = self.links.get_mut(&session) {
+            link.push(kind, message);
+            self.flush(session);
+        }
+    }
+
+    fn flush(&mut self, session: SessionId) {
+        let Some(link) = self.links.get_mut(&session) else { return };
+        if let Err(error) = link.flush() {
+            self.closed(session, None, &error.to_string());
+        }
+    }
+
+    fn refuse(&mut self, session: SessionId, code: RefuseCode, reason: &str) {
+        warn!(code = code.word(), reason, "master refused");
+        self.engine.handle_disconnected(session);
+        if let Some(link) = self.links.remove(&session) {
+            link.refuse(code, self.engine.epoch(), reason);
+        }
+    }
+
+    fn closed(&mut self, session: SessionId, refuse: Option<RefuseCode>, reason: &str) {
+        let Some(link) = self.links.remove(&session) else { return };
+        if self.engine.session() == Some(session) {
+            info!(reason, "the master's connection ended");
+        }
+        if let Some(code) = refuse {
+            warn!(code = code.word(), reason, "master refused");
+            link.refuse(code, self.engine.epoch(), reason);
+        }
+        self.faults.forget(session);
+        self.engine.handle_disconnected(session);
+        while let Some(effect) = self.engine.poll_effect() {
+            if effect == SecondaryEffect::DropHeld {
+                self.held.clear();
+            }
+        }
+    }
+
+    fn take_levels(&mut self, levels: WireLevels) {
+        let held_by = levels.held_by.into_iter().map(Seq::new).collect();
+        self.engine.handle_levels(Seq::new(levels.commit), held_by);
+    }
+
+    fn hello(&self) -> Hello {
+        let (epoch, stored) = (self.engine.epoch().number(), self.engine.stored());
+        let tail = self.node.log.prefix_id(stored).unwrap_or(PrefixId::EMPTY);
+        Hello {
+            log_id: self.engine.log_id().map(LogId::bytes),
+            epoch,
+            run_id: self.engine.run_id().value(),
+            epoch_table: if epoch > 0 { vec![EpochStart { epoch, first: 1 }] } else { vec![] },
+            stored: stored.number(),
+            tail_epoch: tail.epoch.number(),
+            tail_digest: tail.digest.value(),
+            commit: self.engine.levels().commit.number(),
+            vouches: self.engine.stored() >= self.engine.levels().commit
+                && self.engine.log_id().is_some(),
+            roster: Vec::new(),
+            master_addr: self.master_addr.clone(),
+            ..hello_of(&self.node)
+        }
+    }
+
+    fn publish(&mut self) {
+        let (local, levels) = (self.engine.written(), self.engine.levels());
+        self.view.send_if_modified(|view| {
+            let changed = view.local != local
+                || view.levels != *levels
+                || view.master_addr != self.master_addr
+                || view.roster != self.roster;
+            if changed {
+                let (roster, master_addr) = (self.roster.clone(), self.master_addr.clone());
+                *view = View { local, levels: Levels::clone(levels), roster, master_addr };
+            }
+            changed
+        });
+    }
+
+    fn status(&self, now: Time) -> Status {
+        let engine = &self.engine;
+        let held = engine.held().iter().map(SeqRange::len).sum();
+        let node = NodeStatus {
+            id: self.node.id.to_string(),
+            role: "secondary",
+            epoch: engine.epoch(),
+            mode: "normal".to_owned(),
+            next: engine.written().next(),
+            commit: engine.levels().commit,
+            quorum: None,
+            present: None,
+            log_id: engine.log_id(),
+            uptime: now.since(Time::ZERO),
+            waiting: 0,
+            aside: self.node.provisional().aside_total(),
+            awaiting: String::new(),
+        };
+        let master = MasterStatus {
+            addr: self.master_addr.clone(),
+            connected: engine.session().is_some(),
+            last_contact: self.last_contact.map(|contact| now.since(contact)),
+            held,
+            duplicates: engine.duplicates(),
+        };
+        Status { node, secondaries: Vec::new(), master: Some(master) }
+    }
+}

@@ -1,0 +1,688 @@
+//! A client's connection by the wire protocol: requests in, replies in any order.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions, View};
+use super::link::{Flushed, FrameQueue, Kind};
+use super::reader::next_message;
+use super::session::{self, Cursor, DriverGone, List, Tail};
+use super::text::write_outcome;
+use crate::codes::{Class, Code, RefuseCode};
+use crate::config::Role;
+use crate::engine::Token;
+use crate::gateway::command::TailFrom;
+use crate::gateway::{Command, Refusal, parse};
+use crate::limits::{
+    COMMANDS_PER_CONNECTION_MAX, OUTPUT_CHUNK_BYTES, RUN_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
+};
+use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern};
+use crate::wire::codec::{
+    self, AckKind, AppendReply, AppendRequest, CommandHead, Concern, EntriesHead, ReadLevel,
+    Refuse, RequestRefused, TailStart, Timeout, encode_entries,
+};
+use crate::wire::{FrameDecoder, Message, OutFrame, reserve_for_read};
+
+/// A run of requests that waits for its answers.
+struct Pending {
+    /// The client's id of its first request.
+    id: u64,
+    /// How many are not answered.
+    left: u64,
+    /// It came as a gateway line and is answered as one.
+    as_line: bool,
+}
+
+/// A read or tail on its way.
+enum Stream {
+    Read { id: u64, cursor: Cursor, level: Level },
+    Tail { id: u64, tail: Tail },
+}
+
+impl Stream {
+    fn id(&self) -> u64 {
+        match self {
+            Stream::Read { id, .. } | Stream::Tail { id, .. } => *id,
+        }
+    }
+}
+
+/// Why a session ends.
+enum End {
+    Clean,
+    Broken,
+    Refuse(RefuseCode, String),
+}
+
+impl From<DriverGone> for End {
+    fn from(_: DriverGone) -> Self {
+        End::Broken
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        End::Broken
+    }
+}
+
+struct WireSession {
+    node: Arc<Node>,
+    connection: u64,
+    decoder: FrameDecoder,
+    write: OwnedWriteHalf,
+    input: BytesMut,
+    out: FrameQueue,
+    pending: HashMap<u64, Pending>,
+    next_slot: u64,
+    waiting: u64,
+    commands: VecDeque<(u64, Command, Bytes)>,
+    list: Option<(u64, List)>,
+    streams: VecDeque<Stream>,
+    input_ended: bool,
+    progress: Instant,
+    idle_at: Instant,
+}
+
+/// Serves a client that has introduced itself until it goes.
+pub(super) async fn serve(
+    node: Arc<Node>,
+    mut read: OwnedReadHalf,
+    write: OwnedWriteHalf,
+    input: BytesMut,
+    answer: OutFrame,
+) {
+    let connection = node.connection_number();
+    // One message answers at least one append that waits: see `limits.waiting_max`.
+    let (sender, mut replies) = mpsc::channel(node.limits.waiting_max + 1);
+    let opened = ClientInput::Opened { connection, replies: sender };
+    if session::tell(&node, opened).await.is_err() {
+        return;
+    }
+    let view = node.view.clone();
+    let mut wire = WireSession {
+        connection,
+        decoder: FrameDecoder { body_bytes_max: frame_bytes_max(&node) },
+        write,
+        input,
+        out: FrameQueue::default(),
+        pending: HashMap::new(),
+        next_slot: 0,
+        waiting: 0,
+        commands: VecDeque::new(),
+        list: None,
+        streams: VecDeque::new(),
+        input_ended: false,
+        progress: Instant::now(),
+        idle_at: Instant::now(),
+        node,
+    };
+    wire.out.push(Kind::Entries(Seq::ZERO), answer);
+    let end = wire.run(&mut read, &mut replies, view).await;
+    // A driver that is gone needs not be told.
+    let _ = session::tell(&wire.node, ClientInput::Closed { connection }).await;
+    if let End::Refuse(code, reason) = end {
+        debug!(connection, code = code.word(), reason, "client refused");
+        super::reader::refuse(read, wire.write, code, 0, &reason).await;
+    }
+}
+
+/// The largest frame taken from a client: a run of small entries or the largest payload, and its
+/// head; twice that, so that a payload a little too long is refused by itself and not with the
+/// connection.
+pub(super) fn frame_bytes_max(node: &Node) -> usize {
+    (2 * node.limits.payload_max.max(RUN_BYTES_MAX) + (64 << 10))
+        .min(crate::limits::FRAME_BODY_BYTES_MAX)
+}
+
+impl WireSession {
+    async fn run(
+        &mut self,
+        read: &mut OwnedReadHalf,
+        replies: &mut mpsc::Receiver<Vec<Reply>>,
+        mut view: watch::Receiver<View>,
+    ) -> End {
+        let stop = self.node.stop.clone();
+        let mut stopping = false;
+        loop {
+            if let Err(end) = self.advance().await {
+                return end;
+            }
+            let blocked = !self.out.is_empty();
+            if !blocked && (self.input_ended || stopping) && self.is_idle(stopping) {
+                return End::Clean;
+            }
+            let tailing = !blocked && self.streams.iter().any(|s| matches!(s, Stream::Tail { .. }));
+            let reading = self.takes_input() && !stopping;
+            reserve_for_read(&mut self.input);
+            let stalled = self.progress + self.node.limits.write_timeout;
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    // What has arrived is still answered.
+                    while matches!(read.try_read_buf(&mut self.input), Ok(count) if count > 0) {}
+                }
+                answered = replies.recv() => match answered {
+                    Some(answered) => {
+                        self.take_replies(answered);
+                        while let Ok(more) = replies.try_recv() {
+                            self.take_replies(more);
+                        }
+                    }
+                    None => return End::Broken,
+                },
+                ready = self.write.writable(), if blocked => if ready.is_err() {
+                    return End::Broken;
+                },
+                count = read.read_buf(&mut self.input), if reading => match count {
+                    Ok(0) => self.input_ended = true,
+                    Ok(_) => {}
+                    Err(_) => return End::Broken,
+                },
+                _ = view.changed(), if tailing => {}
+                () = sleep_until(self.idle_at), if tailing => self.tell_idle(),
+                () = sleep_until(stalled), if blocked => {
+                    let reason = "the client does not take its output".to_owned();
+                    return End::Refuse(RefuseCode::SlowReader, reason);
+                }
+            }
+        }
+    }
+
+    fn takes_input(&self) -> bool {
+        !self.input_ended
+            && self.waiting < self.node.limits.waiting_max as u64
+            && self.out.bytes() < self.node.limits.output_max
+    }
+
+    /// Whether nobody waits for anything; a tail has no end of its own.
+    fn is_idle(&self, stopping: bool) -> bool {
+        let streaming =
+            self.streams.iter().any(|stream| !stopping || matches!(stream, Stream::Read { .. }));
+        self.pending.is_empty() && self.commands.is_empty() && self.list.is_none() && !streaming
+    }
+
+    async fn advance(&mut self) -> Result<(), End> {
+        loop {
+            let read = self.read_messages().await?;
+            let commanded = self.carry_out_commands().await?;
+            let streamed = self.stream();
+            let mut flushed = Flushed::default();
+            let before = self.out.bytes();
+            let all = self.out.write_to(&self.write, &mut flushed)?;
+            if all || self.out.bytes() < before {
+                self.progress = Instant::now();
+            }
+            if !all || !(read || commanded || streamed) {
+                return Ok(());
+            }
+        }
+    }
+
+    // ---- requests ----
+
+    async fn read_messages(&mut self) -> Result<bool, End> {
+        let mut runs = Vec::new();
+        let mut any = false;
+        while self.takes_input() || self.input_ended {
+            let message = match next_message(self.decoder, &mut self.input) {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err((code, reason)) => return Err(End::Refuse(code, reason)),
+            };
+            any = true;
+            self.take_message(message, &mut runs).await?;
+        }
+        self.submit(&mut runs).await?;
+        Ok(any)
+    }
+
+    async fn submit(&mut self, runs: &mut Vec<AppendRun>) -> Result<(), End> {
+        if !runs.is_empty() {
+            session::submit(&self.node, self.connection, std::mem::take(runs)).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_message(
+        &mut self,
+        message: Message,
+        runs: &mut Vec<AppendRun>,
+    ) -> Result<(), End> {
+        match message {
+            Message::AppendRequest(head, payloads) => self.take_append(&head, payloads, runs)?,
+            Message::WaitRequest(wait) => {
+                let options = options_of(wait.concern, wait.ack, wait.timeout);
+                // A wait sees the appends before it.
+                self.submit(runs).await?;
+                self.wait(wait.id, Seq::new(wait.seq), options, false).await?;
+            }
+            Message::ReadRequest(read) => {
+                let level = level_of(read.level);
+                let from = Seq::new(read.from).max(Seq::FIRST);
+                let stream = level.and_then(|level| {
+                    let (last, _) = session::visible(&self.node, level)?;
+                    let cursor = Cursor::new(from, read.limit, last);
+                    Ok(Stream::Read { id: read.id, cursor, level })
+                });
+                self.add_stream(read.id, stream);
+            }
+            Message::TailRequest(tail) => {
+                let start = match tail.start {
+                    TailStart::New => TailFrom::New,
+                    TailStart::From(seq) => TailFrom::Seq(Seq::new(seq).max(Seq::FIRST)),
+                    TailStart::Last(count) => TailFrom::Last(count),
+                };
+                let stream = level_of(tail.level)
+                    .and_then(|level| Tail::start(&self.node, start, level))
+                    .map(|state| Stream::Tail { id: tail.id, tail: state });
+                self.add_stream(tail.id, stream);
+            }
+            Message::Cancel(cancel) => {
+                // One that crossed the end of what it cancels is too late, and no error.
+                if let Some(at) = self.streams.iter().position(|s| s.id() == cancel.id) {
+                    let stream = self.streams.remove(at);
+                    stream.into_iter().for_each(|stream| self.end_stream(&stream));
+                }
+            }
+            Message::Command(head, line) => {
+                self.submit(runs).await?;
+                self.take_command(head.id, line, runs).await?;
+                self.submit(runs).await?;
+            }
+            _ => {
+                let reason = "a frame that a client does not send".to_owned();
+                return Err(End::Refuse(RefuseCode::BadFrame, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_append(
+        &mut self,
+        head: &AppendRequest,
+        buffer: Bytes,
+        runs: &mut Vec<AppendRun>,
+    ) -> Result<(), End> {
+        let Some(spans) = payload_spans(&buffer, head.count) else {
+            let reason = "the payloads of an APPEND_REQUEST do not fill its tail".to_owned();
+            return Err(End::Refuse(RefuseCode::BadFrame, reason));
+        };
+        let count = spans.len() as u64;
+        if let Err(refusal) = self.admit(head) {
+            self.reply(head.id, count, codec::Outcome::Refused(on_wire(&refusal)));
+            return Ok(());
+        }
+        let options = options_of(head.concern, head.ack, head.timeout);
+        let max = self.node.limits.payload_max;
+        let bytes_of = |span: &(u32, u32)| (span.1 - span.0) as usize;
+        let mut at = 0;
+        while at < spans.len() {
+            // A payload that is too long is refused alone: the run is cut around it.
+            let good = spans[at..].iter().take_while(|span| bytes_of(span) <= max).count();
+            if good > 0 {
+                let slot = self.add_pending(head.id + at as u64, good as u64, false);
+                let spans = spans[at..at + good].to_vec();
+                let payloads = Payloads::Framed { buffer: buffer.clone(), spans };
+                runs.push(AppendRun { slot, options, payloads });
+            }
+            at += good;
+            if let Some(span) = spans.get(at) {
+                let refusal = Refusal::too_large(bytes_of(span), max);
+                let outcome = codec::Outcome::Refused(on_wire(&refusal));
+                self.reply(head.id + at as u64, 1, outcome);
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The checks of an append that hold for all entries of the frame.
+    fn admit(&self, head: &AppendRequest) -> Result<(), Refusal> {
+        if self.node.role == Role::Secondary {
+            return Err(Refusal::not_master(&self.node.master_addr()));
+        }
+        let reserved = [
+            (head.producer.is_some(), "id"),
+            (head.match_seq.is_some(), "match"),
+            (head.atomic, "mode"),
+        ];
+        if let Some((_, key)) = reserved.iter().find(|(given, _)| *given) {
+            let detail = format!("option={key} - {key}= is not available yet");
+            return Err(Refusal::new(Code::BadOption, detail));
+        }
+        if head.concern == Concern::Nodes(0) {
+            return Err(Refusal::bad_write_concern("0", self.node.roster().len()));
+        }
+        Ok(())
+    }
+
+    async fn wait(
+        &mut self,
+        id: u64,
+        seq: Seq,
+        options: RunOptions,
+        as_line: bool,
+    ) -> Result<(), End> {
+        if self.node.role == Role::Secondary {
+            self.answer_refused(id, &session::master_only(), as_line);
+            return Ok(());
+        }
+        let slot = self.add_pending(id, 1, as_line);
+        let token = Token { connection: self.connection, slot };
+        session::tell(&self.node, ClientInput::Wait { token, seq, options }).await?;
+        Ok(())
+    }
+
+    fn add_pending(&mut self, id: u64, count: u64, as_line: bool) -> u64 {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        self.waiting += count;
+        self.pending.insert(slot, Pending { id, left: count, as_line });
+        slot
+    }
+
+    async fn take_command(
+        &mut self,
+        id: u64,
+        line: Bytes,
+        runs: &mut Vec<AppendRun>,
+    ) -> Result<(), End> {
+        match parse(&line) {
+            Err(refusal) => self.answer_refused(id, &refusal, true),
+            Ok(None) => self.reply_line(id, Bytes::new(), true),
+            Ok(Some(Command::Append { options, payload })) => {
+                let max = self.node.limits.payload_max;
+                match session::run_options(&self.node, &options) {
+                    Err(refusal) => self.answer_refused(id, &refusal, true),
+                    Ok(_) if payload.len() > max => {
+                        self.answer_refused(id, &Refusal::too_large(payload.len(), max), true);
+                    }
+                    Ok(options) => {
+                        let slot = self.add_pending(id, 1, true);
+                        let payloads = Payloads::Lines(vec![line.slice(payload)]);
+                        runs.push(AppendRun { slot, options, payloads });
+                    }
+                }
+            }
+            Ok(Some(Command::Wait { seq, options })) => {
+                match session::run_options(&self.node, &options) {
+                    Err(_) if self.node.role == Role::Secondary => {
+                        self.answer_refused(id, &session::master_only(), true);
+                    }
+                    Err(refusal) => self.answer_refused(id, &refusal, true),
+                    Ok(options) => self.wait(id, seq, options, true).await?,
+                }
+            }
+            Ok(Some(Command::Tail { .. })) => {
+                let detail = "- a COMMAND cannot tail, send a TAIL_REQUEST";
+                self.answer_refused(id, &Refusal::new(Code::BadValue, detail), true);
+            }
+            Ok(Some(_)) if self.commands.len() >= COMMANDS_PER_CONNECTION_MAX => {
+                let detail = "- too many commands under way on this connection";
+                self.answer_refused(id, &Refusal::new(Code::Busy, detail), true);
+            }
+            Ok(Some(command)) => self.commands.push_back((id, command, line)),
+        }
+        Ok(())
+    }
+
+    // ---- replies ----
+
+    fn take_replies(&mut self, replies: Vec<Reply>) {
+        let roster = self.node.roster();
+        for reply in replies {
+            let Some(pending) = self.pending.get_mut(&reply.slot) else { continue };
+            let Pending { id, as_line, .. } = *pending;
+            pending.left = pending.left.saturating_sub(reply.count);
+            if pending.left == 0 {
+                self.pending.remove(&reply.slot);
+            }
+            self.waiting = self.waiting.saturating_sub(reply.count);
+            if as_line {
+                let mut line = BytesMut::new();
+                write_outcome(&mut line, &reply, &roster);
+                self.reply_line(id, line.freeze(), true);
+                continue;
+            }
+            let outcome = match &reply.outcome {
+                Outcome::Refused(refusal) => codec::Outcome::Refused(on_wire(refusal)),
+                Outcome::Placed(placed) => {
+                    let class = placed.class;
+                    let placed = codec::Placed {
+                        seq: placed.seq.number(),
+                        epoch: placed.epoch.number(),
+                        need: placed.need as u16, // At most NODES_MAX.
+                        holders: placed.holders.bits(),
+                    };
+                    match class {
+                        Class::Ok => codec::Outcome::Ok(placed),
+                        Class::Pending => codec::Outcome::Pending(placed),
+                        _ => codec::Outcome::Unknown(placed),
+                    }
+                }
+            };
+            self.reply(id + reply.offset, reply.count, outcome);
+        }
+    }
+
+    fn reply(&mut self, id: u64, count: u64, outcome: codec::Outcome) {
+        // A run has no more entries than its frame announced in a u32.
+        let reply = AppendReply { id, count: count as u32, outcome };
+        self.send(&Message::AppendReply(reply));
+    }
+
+    fn reply_line(&mut self, id: u64, bytes: Bytes, end: bool) {
+        self.send(&Message::CommandReply(CommandHead { id, end }, bytes));
+    }
+
+    fn answer_refused(&mut self, id: u64, refusal: &Refusal, as_line: bool) {
+        if as_line {
+            let mut line = BytesMut::new();
+            refusal.write(&mut line);
+            self.reply_line(id, line.freeze(), true);
+        } else {
+            self.reply(id, 1, codec::Outcome::Refused(on_wire(refusal)));
+        }
+    }
+
+    fn send(&mut self, message: &Message) {
+        self.out.push(Kind::Entries(Seq::ZERO), message.encode());
+    }
+
+    /// Carries commands out in their order, one at a time. Returns whether there is more to do.
+    async fn carry_out_commands(&mut self) -> Result<bool, End> {
+        let mut any = false;
+        while self.out.bytes() < OUTPUT_CHUNK_BYTES {
+            let mut bytes = BytesMut::new();
+            if let Some((id, list)) = &mut self.list {
+                let (id, end) = (*id, list.write(&self.node, &mut bytes));
+                if end {
+                    self.list = None;
+                }
+                self.reply_line(id, bytes.freeze(), end);
+                any = true;
+                continue;
+            }
+            let Some((id, command, line)) = self.commands.pop_front() else { break };
+            any = true;
+            match command {
+                Command::List { from, limit, level } => {
+                    match List::start(&self.node, from, limit, level) {
+                        Ok(list) => self.list = Some((id, list)),
+                        Err(refusal) => self.answer_refused(id, &refusal, true),
+                    }
+                }
+                command => {
+                    session::carry_out(&self.node, command, &line, &mut bytes).await?;
+                    self.reply_line(id, bytes.freeze(), true);
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    // ---- reads and tails ----
+
+    fn add_stream(&mut self, id: u64, stream: Result<Stream, Refusal>) {
+        let refusal = match stream {
+            Ok(_) if self.streams.len() >= STREAMS_PER_CONNECTION_MAX => {
+                Refusal::new(Code::Busy, "- too many reads under way on this connection")
+            }
+            Ok(stream) => {
+                self.idle_at = Instant::now() + self.node.heartbeat_interval;
+                return self.streams.push_back(stream);
+            }
+            Err(refusal) => refusal,
+        };
+        let refusal = on_wire(&refusal);
+        self.send(&Message::RequestRefused(RequestRefused { id, refusal }));
+    }
+
+    /// Gives each stream a turn while there is room. Returns whether anything was sent.
+    fn stream(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..self.streams.len() {
+            if self.out.bytes() >= 2 * RUN_BYTES_MAX {
+                break;
+            }
+            let Some(mut stream) = self.streams.pop_front() else { break };
+            let done = match &mut stream {
+                Stream::Read { id, cursor, level } => {
+                    any = true;
+                    let (id, level) = (*id, *level);
+                    self.send_entries(id, cursor, level)
+                }
+                Stream::Tail { id, tail } => {
+                    let mut cursor = tail.cursor(&self.node);
+                    if !cursor.is_done() {
+                        any = true;
+                        let (id, level) = (*id, tail.level);
+                        cursor.end = cursor.end.next(); // Never the last frame of a tail.
+                        self.send_entries(id, &mut cursor, level);
+                        tail.next = cursor.next;
+                        self.idle_at = Instant::now() + self.node.heartbeat_interval;
+                    }
+                    false
+                }
+            };
+            if !done {
+                self.streams.push_back(stream);
+            }
+        }
+        any
+    }
+
+    /// Sends the next piece of a stream. Returns whether it was the last.
+    fn send_entries(&mut self, id: u64, cursor: &mut Cursor, level: Level) -> bool {
+        let slice = cursor.read(&self.node, RUN_BYTES_MAX);
+        let end = cursor.is_done();
+        let head = EntriesHead {
+            first: slice.range.map_or(0, |range| range.first.number()),
+            count: slice.range.map_or(0, |range| range.len()) as u32, // At most RUN_ENTRIES_MAX.
+            ..self.entries_head(id, level, end)
+        };
+        let frame = encode_entries(&head, slice.pieces);
+        self.out.push(Kind::Entries(Seq::ZERO), frame);
+        end
+    }
+
+    fn entries_head(&self, id: u64, level: Level, end: bool) -> EntriesHead {
+        let (next, commit) = session::visible(&self.node, level)
+            .map_or((0, 0), |(last, levels)| (last.next().number(), levels.commit.number()));
+        EntriesHead { id, first: 0, count: 0, next, commit, end }
+    }
+
+    fn end_stream(&mut self, stream: &Stream) {
+        let level = match stream {
+            Stream::Read { level, .. } => *level,
+            Stream::Tail { tail, .. } => tail.level,
+        };
+        let head = self.entries_head(stream.id(), level, true);
+        self.out.push(Kind::Entries(Seq::ZERO), encode_entries(&head, Vec::new()));
+    }
+
+    fn tell_idle(&mut self) {
+        self.idle_at = Instant::now() + self.node.heartbeat_interval;
+        for at in 0..self.streams.len() {
+            if let Stream::Tail { id, tail } = &self.streams[at] {
+                let head = self.entries_head(*id, tail.level, false);
+                self.out.push(Kind::Entries(Seq::ZERO), encode_entries(&head, Vec::new()));
+            }
+        }
+    }
+}
+
+/// Where the payloads of an APPEND_REQUEST lie; `None` if they do not fill the tail exactly.
+fn payload_spans(tail: &Bytes, count: u32) -> Option<Vec<(u32, u32)>> {
+    let mut spans = Vec::with_capacity((count as usize).min(tail.len() / 4));
+    let mut at = 0;
+    while at < tail.len() {
+        let length = tail[at..].first_chunk::<4>()?;
+        let start = at + 4;
+        let end = start.checked_add(u32::from_le_bytes(*length) as usize)?;
+        if end > tail.len() {
+            return None;
+        }
+        spans.push((start as u32, end as u32)); // Frames are shorter than 4 GiB.
+        at = end;
+    }
+    (count > 0 && spans.len() == count as usize).then_some(spans)
+}
+
+fn options_of(concern: Concern, ack: AckKind, timeout: Timeout) -> RunOptions {
+    RunOptions {
+        concern: match concern {
+            Concern::Default => None,
+            // 0 was refused before; a wait for 0 nodes asks for nothing more than the master.
+            Concern::Nodes(count) => {
+                Some(WriteConcern::Nodes(count.try_into().unwrap_or(std::num::NonZeroU16::MIN)))
+            }
+            Concern::Majority => Some(WriteConcern::Majority),
+            Concern::All => Some(WriteConcern::All),
+        },
+        ack: match ack {
+            AckKind::Default => None,
+            AckKind::Stored => Some(AckLevel::Stored),
+            AckKind::Received => Some(AckLevel::Received),
+        },
+        patience: match timeout {
+            Timeout::Default => None,
+            Timeout::Forever => Some(Patience::Forever),
+            Timeout::Micros(micros) => {
+                Some(Patience::For(std::time::Duration::from_micros(micros)))
+            }
+        },
+    }
+}
+
+fn level_of(level: ReadLevel) -> Result<Level, Refusal> {
+    Ok(match level {
+        ReadLevel::Local => Level::Local,
+        ReadLevel::Committed => Level::Committed,
+        ReadLevel::All => Level::All,
+        ReadLevel::Nodes(count) => {
+            Level::Nodes(count.try_into().map_err(|_| {
+                Refusal::new(Code::BadValue, "level=0 - a level counts nodes from 1")
+            })?)
+        }
+    })
+}
+
+fn on_wire(refusal: &Refusal) -> codec::Refusal {
+    codec::Refusal { code: refusal.code.number(), detail: refusal.detail.clone() }
+}
+
+/// The REFUSE of a door that is closed.
+pub(super) fn refuse_frame(code: RefuseCode, reason: &str) -> OutFrame {
+    Message::Refuse(Refuse { code: code.number(), epoch: 0, reason: reason.to_owned() }).encode()
+}
