@@ -1,5 +1,7 @@
 //! replog: a small replicated log you can trust and see through.
 pub mod checksum;
+pub mod cli;
+pub mod client;
 pub mod codes;
 pub mod config;
 pub mod engine;

@@ -52,11 +52,12 @@ pub const LINK_FRAMES_MAX: usize = 16;
 /// Most ranges of early entries listed in one ACK; more are held all the same and listed later.
 pub const ACK_RANGES_MAX: usize = 64;
 
+/// Rows of the epoch table in a HELLO: the newest. Bounded so that a HELLO fits into the frame that
+/// is taken before an introduction.
+pub const EPOCH_TABLE_ROWS_MAX: usize = 128;
+
 /// Bytes that a secondary holds back because an earlier entry is missing.
 pub const HOLD_BACK_BYTES_MAX: usize = WINDOW_BYTES_MAX + FRAME_BODY_BYTES_MAX;
-
-/// Entry bytes sent again for one failed attempt.
-pub const REPETITION_BYTES_MAX: usize = 1 << 20;
 
 /// Entries handed to a secondary by `STORE` and not yet replaced by the master's: number and bytes.
 pub const PROVISIONAL_ENTRIES_MAX: usize = 4096;
@@ -102,6 +103,5 @@ const _: () = {
         "the largest record and the head of its APPEND fit into a frame"
     );
     assert!(FRAME_BODY_BYTES_MAX <= u32::MAX as usize);
-    assert!(REPETITION_BYTES_MAX <= WINDOW_BYTES_MAX);
     assert!(LINK_FRAMES_MAX <= WINDOW_FRAMES_MAX);
 };

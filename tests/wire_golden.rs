@@ -47,7 +47,6 @@ fn hello(role: Role) -> Hello {
         Role::Master => {
             (hello.node_id, hello.peer_id) = ("master".into(), "s1".into());
             hello.roster = ["master", "s1", "s2"].map(String::from).into();
-            (hello.stored, hello.commit) = (2, 2);
         }
         Role::Secondary => hello.node_id = "s1".into(),
         Role::Client => hello.node_id = "cli".into(),

@@ -11,7 +11,7 @@ use super::arguments::{Output, Part};
 use super::output::{Stdout, failure};
 use super::progress::{INTERVAL, Progress};
 use super::source::Source;
-use super::{Exit, complain, connect_to_master, json, unreachable};
+use super::{Exit, complain, connect_to_master, json, to_stderr, unreachable};
 use crate::client::{
     Answered, AppendOptions, Appender, Client, ConnectError, ConnectionLost, Outcomes,
 };
@@ -20,6 +20,9 @@ use crate::types::NodeId;
 /// Entries sent or waiting to be sent that have no answer yet: enough to keep the cluster busy, and
 /// half of what a node lets wait by default.
 const IN_FLIGHT_MAX: usize = 32_768;
+
+/// Replies are written when there are no more at once, or so many bytes of them.
+const REPLIES_BYTES: usize = 64 << 10;
 
 /// How long a lost connection is tried again before the rest is given up.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -190,23 +193,21 @@ impl Report {
     }
 
     fn line(&mut self, line: &impl std::fmt::Display) {
-        let buffer = self.stdout.buffer();
-        // Neither fails: both write to memory, and keys are text.
-        let _ = match self.output {
-            Output::Text => write!(buffer, "{line}").is_ok(),
-            Output::Json => {
-                serde_json::to_writer(&mut *buffer, &json::reply_line(&line.to_string())).is_ok()
+        match self.output {
+            Output::Text => {
+                let written = writeln!(self.stdout.buffer(), "{line}");
+                debug_assert!(written.is_ok(), "memory takes it");
             }
-        };
-        buffer.push(b'\n');
-        if buffer.len() >= 64 << 10 {
+            Output::Json => self.stdout.push_json(&json::reply_line(&line.to_string())),
+        }
+        if self.stdout.buffer().len() >= REPLIES_BYTES {
             self.flush();
         }
     }
 
     fn flush(&mut self) {
         if self.quiet {
-            let _ = std::io::stderr().write_all(self.stdout.buffer()); // See `complain`.
+            to_stderr(self.stdout.buffer());
             self.stdout.buffer().clear();
         } else if self.stdout_failed {
             self.stdout.buffer().clear();

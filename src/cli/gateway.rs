@@ -45,12 +45,9 @@ fn show(bytes: &Bytes, reply: Reply, output: Output) -> Exit {
     let mut stdout = Stdout::default();
     match (output, reply) {
         (Output::Json, Reply::Status) if exit == Exit::Done => {
-            stdout.buffer().extend_from_slice(format!("{}\n", json::status(&text)).as_bytes());
+            stdout.push_json(&json::status(&text));
         }
-        (Output::Json, _) => match serde_json::to_vec(&json::reply_line(first)) {
-            Ok(line) => stdout.buffer().extend(line.into_iter().chain(*b"\n")),
-            Err(error) => complain(error),
-        },
+        (Output::Json, _) => stdout.push_json(&json::reply_line(first)),
         // The END of these replies tells nothing.
         (Output::Text, Reply::Status) => {
             stdout.buffer().extend_from_slice(bytes.strip_suffix(b"END\n").unwrap_or(bytes));

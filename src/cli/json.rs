@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::codes::Class;
 
@@ -117,28 +117,38 @@ pub(super) fn reply_line(line: &str) -> Object {
     object
 }
 
+/// The reply to STATUS.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Status {
+    node: Object,
+    /// On the master; else empty.
+    secondaries: Vec<Object>,
+    /// On a secondary.
+    master: Option<Object>,
+}
+
 /// The reply to STATUS: a line for the node, and one for each it is connected with.
-pub(super) fn status(reply: &str) -> Value {
-    let fields = |rest| {
+pub(super) fn status(reply: &str) -> Status {
+    let mut status = Status::default();
+    for line in reply.lines() {
+        let (kind, rest) = take_word(line);
         let mut object = Object::default();
         object.put_fields(rest);
-        json!(object)
-    };
-    let (mut node, mut master, mut secondaries) = (Value::Null, Value::Null, Vec::new());
-    for line in reply.lines() {
-        match take_word(line) {
-            ("node", rest) => node = fields(rest),
-            ("master", rest) => master = fields(rest),
-            ("secondary", rest) => secondaries.push(fields(rest)),
+        match kind {
+            "node" => status.node = object,
+            "master" => status.master = Some(object),
+            "secondary" => status.secondaries.push(object),
             // The end, and what later versions add.
             _ => {}
         }
     }
-    json!({ "node": node, "secondaries": secondaries, "master": master })
+    status
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn text(line: &str) -> String {
@@ -185,6 +195,6 @@ mod tests {
             ],
             "master": null,
         });
-        assert_eq!(status(reply), expected);
+        assert_eq!(json!(status(reply)), expected);
     }
 }

@@ -122,9 +122,7 @@ fn carry_out(invocation: Invocation) -> Exit {
             Command::Tail { count, follow: true, level } => {
                 read::follow(&servers, count, level).await
             }
-            Command::Gateway { line, reply } => {
-                gateway::ask(&servers, &line, reply, output).await
-            }
+            Command::Gateway { line, reply } => gateway::ask(&servers, &line, reply, output).await,
         }
     });
     // A name that is still being looked up must not keep the program.
@@ -132,9 +130,21 @@ fn carry_out(invocation: Invocation) -> Exit {
     exit
 }
 
-/// Says something on stderr. If nobody listens there, nothing can be done about it.
+/// Says something on stderr.
 fn complain(message: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{message}");
+    to_stderr(format!("{message}\n").as_bytes());
+}
+
+/// Writes to stderr. If nobody listens there, nothing can be done about it.
+#[cfg(not(test))]
+fn to_stderr(bytes: &[u8]) {
+    let _ = std::io::stderr().write_all(bytes);
+}
+
+/// Writes where the test harness keeps it.
+#[cfg(test)]
+fn to_stderr(bytes: &[u8]) {
+    eprint!("{}", String::from_utf8_lossy(bytes));
 }
 
 fn connect_options() -> ConnectOptions {
@@ -199,5 +209,5 @@ fn read_failed(error: &ReadError) -> Exit {
     }
 }
 
-#[cfg(any())]
+#[cfg(test)]
 mod tests;

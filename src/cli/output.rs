@@ -24,6 +24,13 @@ impl Stdout {
         &mut self.buffer
     }
 
+    /// Adds a value as one line.
+    pub(super) fn push_json(&mut self, value: &impl serde::Serialize) {
+        let written = serde_json::to_writer(&mut self.buffer, value);
+        debug_assert!(written.is_ok(), "memory takes it, and our keys are text");
+        self.buffer.push(b'\n');
+    }
+
     /// Writes if enough is there for a write to be worth it.
     pub(super) fn flush_if_large(&mut self) -> io::Result<()> {
         if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }

@@ -33,7 +33,13 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(parts: Vec<Part>) -> Self {
-        Source { returned: VecDeque::new(), parts: parts.into(), stdin: None, front: None, error: None }
+        Source {
+            returned: VecDeque::new(),
+            parts: parts.into(),
+            stdin: None,
+            front: None,
+            error: None,
+        }
     }
 
     /// Whether standard input is among the parts that are left.

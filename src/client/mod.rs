@@ -78,7 +78,7 @@ use crate::types::{LogId, NodeId};
 
 pub use crate::wire::codec::Role;
 pub use append::{
-    AppendHandle, AppendOptions, Answered, Appender, Outcomes, Producer, WaitOptions,
+    Answered, AppendHandle, AppendOptions, Appender, Outcomes, Producer, WaitOptions,
 };
 pub use command::{COMMAND_REPLY_BYTES_MAX, CommandReply};
 pub use entries::{Batch, EntryStream, Records, TailStart};

@@ -10,7 +10,7 @@ use super::SessionId;
 use super::health::{Health, HealthMonitor};
 use super::ranges::RangeSet;
 use crate::codes::RefuseCode;
-use crate::limits::{LINK_FRAMES_MAX, REPETITION_BYTES_MAX, RUN_BYTES_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{LINK_FRAMES_MAX, RUN_BYTES_MAX, WINDOW_FRAMES_MAX};
 use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange, Time};
 
 /// What a secondary says in its HELLO.
@@ -331,7 +331,7 @@ impl Progress {
         let end = self.held.holds(first).1.unwrap_or(repetition.sent_before);
         (first < repetition.sent_before).then(|| ToSend {
             range: SeqRange::new(first, end.min(repetition.sent_before)),
-            bytes_max: REPETITION_BYTES_MAX.min(RUN_BYTES_MAX),
+            bytes_max: RUN_BYTES_MAX,
             again: true,
         })
     }

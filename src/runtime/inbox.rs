@@ -16,7 +16,9 @@ use crate::engine::{Levels, SessionId, Token};
 use crate::gateway::status::Status;
 use crate::gateway::{Fault, Refusal, reply::Placed};
 use crate::store::{LogReader, Provisional, provisional::Stored};
-use crate::types::{AckLevel, NodeId, NodeIndex, NodeSet, Patience, Seq, WriteConcern};
+use crate::types::{
+    AckLevel, Epoch, LogId, NodeId, NodeIndex, NodeSet, Patience, Seq, WriteConcern,
+};
 use crate::wire::Message;
 use crate::wire::codec::Hello;
 
@@ -103,6 +105,8 @@ pub(super) struct View {
     pub(super) levels: Levels,
     pub(super) roster: Arc<[NodeId]>,
     pub(super) master_addr: String,
+    /// The history and the epoch of it that this node leads or follows.
+    pub(super) history: Option<(LogId, Epoch)>,
 }
 
 /// All that a driver is told.

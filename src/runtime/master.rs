@@ -21,7 +21,7 @@ use super::inbox::{
 };
 use super::link::{Kind, Link, tune};
 use super::node::NodeError;
-use super::reader::{IntroductionError, cut, hello_of, read_hello};
+use super::reader::{IntroductionError, cut, epoch_table, hello_of, read_hello};
 use crate::codes::{Class, NackCode, RefuseCode};
 use crate::config::{ClusterConfig, Config};
 use crate::engine::ranges::RangeSet;
@@ -295,8 +295,12 @@ impl MasterDriver {
     fn publish(&mut self) {
         let local = self.engine.levels().held_by(1);
         self.view.send_if_modified(|view| {
-            let changed = view.local != local || view.levels != *self.engine.levels();
+            let history = self.engine.log_id().map(|log_id| (log_id, self.engine.epoch()));
+            let changed = view.local != local
+                || view.levels != *self.engine.levels()
+                || view.history != history;
             if changed {
+                view.history = history;
                 view.local = local;
                 view.levels.clone_from(self.engine.levels());
             }
@@ -643,12 +647,16 @@ impl MasterDriver {
     fn hello(&mut self, to: NodeIndex) -> Hello {
         let bounds = self.log.bounds();
         let epoch = self.engine.epoch().number();
+        let mut epoch_table = epoch_table(&self.node.log);
+        if epoch > 0 && epoch_table.last().is_none_or(|newest| newest.epoch < epoch) {
+            epoch_table.push(EpochStart { epoch, first: bounds.last.next().number() });
+        }
         Hello {
             peer_id: self.peer(to).id.to_string(),
             log_id: self.engine.log_id().map(LogId::bytes),
             epoch,
             run_id: self.engine.run_id().value(),
-            epoch_table: if epoch > 0 { vec![EpochStart { epoch, first: 1 }] } else { vec![] },
+            epoch_table,
             stored: bounds.last.number(),
             tail_epoch: bounds.tail.epoch.number(),
             tail_digest: bounds.tail.digest.value(),

@@ -165,6 +165,7 @@ fn first_view(config: &Config) -> View {
         // A secondary learns the roster from its master.
         roster: if master { roster.into() } else { Arc::default() },
         master_addr: String::new(),
+        history: None,
     }
 }
 

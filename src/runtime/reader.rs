@@ -14,8 +14,9 @@ use crate::limits::{
     FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, INTRODUCTION_TIMEOUT,
     LOGGED_TEXT_BYTES_MAX, WINDOW_BYTES_MAX,
 };
-use crate::types::PrefixId;
-use crate::wire::codec::{self, Hello, Refuse};
+use crate::store::LogReader;
+use crate::types::{Epoch, PrefixId, Seq};
+use crate::wire::codec::{self, EpochStart, Hello, Refuse};
 use crate::wire::{FrameDecoder, FrameError, Message, VERSION, reserve_for_read};
 
 /// The next message in the buffer; `None` while it is incomplete.
@@ -133,6 +134,13 @@ pub(super) fn cut(text: &str) -> &str {
         end -= 1;
     }
     &text[..end]
+}
+
+/// The epoch table as a HELLO carries it.
+pub(super) fn epoch_table(log: &LogReader) -> Vec<EpochStart> {
+    let start =
+        |(epoch, first): (Epoch, Seq)| EpochStart { epoch: epoch.number(), first: first.number() };
+    log.epoch_table().into_iter().map(start).collect()
 }
 
 /// The parts of a HELLO that every node of this version says alike; positions of an empty log.

@@ -13,7 +13,7 @@ use super::faults::{Delayed, Fate, Faults};
 use super::inbox::{ClientInput, Input, Introduced, Node, Outcome, PeerEvent, Reply, View};
 use super::link::{Kind, Link};
 use super::node::NodeError;
-use super::reader::{cut, hello_of};
+use super::reader::{cut, epoch_table, hello_of};
 use crate::codes::{NackCode, RefuseCode};
 use crate::engine::secondary::MasterHello;
 use crate::engine::{Arrival, Levels, Secondary, SecondaryEffect, SessionId};
@@ -25,7 +25,7 @@ use crate::types::{
 };
 use crate::wire::Message;
 use crate::wire::codec::{
-    Ack, AppendHead, EpochStart, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack,
+    Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack,
 };
 
 /// See the module.
@@ -230,6 +230,10 @@ impl SecondaryDriver {
             self.last_contact = Some(now);
         }
         match message {
+            Message::Append(head, _) if followed && (head.count == 0 || head.first == 0) => {
+                let reason = "an APPEND of no entry, or of entry 0";
+                self.closed(session, Some(RefuseCode::BadFrame), reason);
+            }
             Message::Append(head, records) if followed => {
                 let frame = Delayed { session, head, records };
                 if let Some(frame) = self.faults.arrive(now, frame) {
@@ -290,19 +294,14 @@ impl SecondaryDriver {
             epoch: Epoch::new(head.previous_epoch),
             digest: Digest::new(head.previous_digest),
         };
-        let run = if first == Seq::ZERO {
-            Err("entries are numbered from 1".to_owned())
-        } else {
-            Run::verify(records, first, u64::from(head.count), before).map_err(|e| e.to_string())
-        };
-        match run {
+        match Run::verify(records, first, u64::from(head.count), before) {
             Ok(run) => {
                 debug!(seq = %run.range(), bytes = run.len_bytes(), "received");
                 self.arrive(session, &run);
                 self.carry_out(now, Some(run));
             }
             Err(reason) => {
-                warn!(seq = %first, reason, "bad records");
+                warn!(seq = %first, %reason, "bad records");
                 self.engine.handle_bad_run(session, first);
                 self.carry_out(now, None);
             }
@@ -469,7 +468,7 @@ impl SecondaryDriver {
             log_id: self.engine.log_id().map(LogId::bytes),
             epoch,
             run_id: self.engine.run_id().value(),
-            epoch_table: if epoch > 0 { vec![EpochStart { epoch, first: 1 }] } else { vec![] },
+            epoch_table: epoch_table(&self.node.log),
             stored: stored.number(),
             tail_epoch: tail.epoch.number(),
             tail_digest: tail.digest.value(),
@@ -484,14 +483,16 @@ impl SecondaryDriver {
 
     fn publish(&mut self) {
         let (local, levels) = (self.engine.written(), self.engine.levels());
+        let history = self.engine.log_id().map(|log_id| (log_id, self.engine.epoch()));
         self.view.send_if_modified(|view| {
             let changed = view.local != local
                 || view.levels != *levels
                 || view.master_addr != self.master_addr
-                || view.roster != self.roster;
+                || view.roster != self.roster
+                || view.history != history;
             if changed {
                 let (roster, master_addr) = (self.roster.clone(), self.master_addr.clone());
-                *view = View { local, levels: Levels::clone(levels), roster, master_addr };
+                *view = View { local, levels: Levels::clone(levels), roster, master_addr, history };
             }
             changed
         });

@@ -141,7 +141,11 @@ async fn introduce(node: Arc<Node>, stream: TcpStream) {
 fn answer_to_client(node: &Node) -> Hello {
     let bounds = node.log.bounds();
     let tail = node.log.prefix_id(bounds.last).unwrap_or(PrefixId::EMPTY);
+    let history = node.view.borrow().history;
     Hello {
+        log_id: history.map(|(log_id, _)| log_id.bytes()),
+        epoch: history.map_or(0, |(_, epoch)| epoch.number()),
+        epoch_table: reader::epoch_table(&node.log),
         stored: bounds.last.number(),
         tail_epoch: tail.epoch.number(),
         tail_digest: tail.digest.value(),

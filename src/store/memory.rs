@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::record::{Record, Run};
 use super::{Bounds, LogStore, Slice, StoreError};
-use crate::limits::RUN_ENTRIES_MAX;
-use crate::types::{PrefixId, Seq, SeqRange};
+use crate::limits::{EPOCH_TABLE_ROWS_MAX, RUN_ENTRIES_MAX};
+use crate::types::{Epoch, PrefixId, Seq, SeqRange};
 
 /// Runs shorter than this are copied together …
 const SMALL_RUN_BYTES: usize = 32 << 10;
@@ -26,6 +26,8 @@ struct Runs {
     /// … and have so many bytes.
     small_bytes: usize,
     bytes: u64,
+    /// Where each epoch begins, ascending.
+    epochs: Vec<(Epoch, Seq)>,
 }
 
 impl Runs {
@@ -35,6 +37,7 @@ impl Runs {
 
     fn push(&mut self, run: Run) {
         let len = run.len_bytes();
+        self.epochs.extend_from_slice(run.epochs());
         self.starts.push(self.bytes);
         self.bytes += len as u64;
         self.runs.push(run);
@@ -141,6 +144,14 @@ impl LogReader {
         runs.runs[runs.index_of(seq)?].prefix_id(seq)
     }
 
+    /// Where each epoch with entries begins, the newest last, at most the newest
+    /// `EPOCH_TABLE_ROWS_MAX`.
+    pub fn epoch_table(&self) -> Vec<(Epoch, Seq)> {
+        let runs = self.runs();
+        let from = runs.epochs.len().saturating_sub(EPOCH_TABLE_ROWS_MAX);
+        runs.epochs[from..].to_vec()
+    }
+
     /// Bytes of all records behind `seq`.
     pub fn bytes_after(&self, seq: Seq) -> u64 {
         let runs = self.runs();
@@ -197,7 +208,6 @@ impl LogStore for MemoryLog {
 mod tests {
     use super::*;
     use crate::store::record::{RunBuilder, take_record};
-    use crate::types::Epoch;
     use bytes::{Bytes, BytesMut};
 
     fn append(log: &mut MemoryLog, payloads: &[Vec<u8>]) {

@@ -166,6 +166,8 @@ pub struct Run {
     range: SeqRange,
     before: PrefixId,
     tail: PrefixId,
+    /// Where an epoch other than the one before begins, mostly nowhere.
+    epochs: Vec<(Epoch, Seq)>,
     /// Where each record starts in `bytes`.
     offsets: Vec<u32>,
     bytes: Bytes,
@@ -184,6 +186,7 @@ impl Run {
     ) -> Result<Run, RecordError> {
         let mut offsets = Vec::with_capacity(count.min(bytes.len() as u64 / 48) as usize);
         let mut tail = before;
+        let mut epochs = Vec::new();
         let mut expected = first;
         let mut at = 0;
         while at < bytes.len() {
@@ -204,6 +207,9 @@ impl Run {
                 return Err(RecordError::BadDigest(header.seq));
             }
             offsets.push(at as u32); // Frames are shorter than 4 GiB: see FRAME_BODY_BYTES_MAX.
+            if header.epoch != tail.epoch {
+                epochs.push((header.epoch, header.seq));
+            }
             tail = PrefixId { epoch: header.epoch, digest: header.digest };
             expected = expected.next();
             at += header.record_len();
@@ -212,7 +218,7 @@ impl Run {
         if found != count || found == 0 {
             return Err(RecordError::BadCount { expected: count, found });
         }
-        Ok(Run { range: SeqRange::with_len(first, count), before, tail, offsets, bytes })
+        Ok(Run { range: SeqRange::with_len(first, count), before, tail, epochs, offsets, bytes })
     }
 
     /// Which entries.
@@ -228,6 +234,11 @@ impl Run {
     /// Epoch and digest at its last entry.
     pub fn tail(&self) -> PrefixId {
         self.tail
+    }
+
+    /// Where epochs begin in the run.
+    pub(super) fn epochs(&self) -> &[(Epoch, Seq)] {
+        &self.epochs
     }
 
     /// Length of all records in bytes.
@@ -289,6 +300,7 @@ impl Run {
             range: SeqRange::new(first, self.range.end),
             before,
             tail: self.tail,
+            epochs: self.epochs.into_iter().filter(|&(_, start)| start >= first).collect(),
             offsets: self.offsets[skipped..].iter().map(|&offset| offset - at as u32).collect(),
             bytes: self.bytes.slice(at..),
         })
@@ -308,6 +320,7 @@ impl Run {
             range: SeqRange::new(first.range.first, last.range.end),
             before: first.before,
             tail: last.tail,
+            epochs: runs.iter().flat_map(|run| run.epochs.iter().copied()).collect(),
             offsets,
             bytes: bytes.freeze(),
         })
@@ -321,6 +334,7 @@ pub struct RunBuilder {
     tail: PrefixId,
     first: Seq,
     next: Seq,
+    epochs: Vec<(Epoch, Seq)>,
     offsets: Vec<u32>,
     buffer: BytesMut,
 }
@@ -334,6 +348,7 @@ impl RunBuilder {
             tail: before,
             first: last.next(),
             next: last.next(),
+            epochs: Vec::new(),
             offsets: Vec::new(),
             buffer: arena.split_off(arena.len()),
         }
@@ -365,6 +380,9 @@ impl RunBuilder {
         record[8..16].copy_from_slice(&digest.to_le_bytes());
         let header_crc = crc32c(&record[4..RECORD_HEADER_BYTES]);
         record[..4].copy_from_slice(&header_crc.to_le_bytes());
+        if epoch != self.tail.epoch {
+            self.epochs.push((epoch, self.next));
+        }
         self.offsets.push(at as u32); // A batch is bounded by what one turn of the driver takes.
         self.tail = PrefixId { epoch, digest: Digest::new(digest) };
         self.next = self.next.next();
@@ -384,6 +402,7 @@ impl RunBuilder {
             range,
             before: self.before,
             tail: self.tail,
+            epochs: self.epochs,
             offsets: self.offsets,
             bytes,
         })

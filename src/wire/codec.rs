@@ -58,7 +58,7 @@ pub struct Hello {
     pub epoch: u64,
     /// Master: its process. Secondary: the process it promised its epoch to. Client: 0.
     pub run_id: u64,
-    /// Newest last, at most the newest 256.
+    /// Newest last, at most the newest 128.
     pub epoch_table: Vec<EpochStart>,
     /// Last entry in the log, without holes, durable as the fsync policy says.
     pub stored: u64,

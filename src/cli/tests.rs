@@ -1,0 +1,131 @@
+use super::append::append;
+use super::arguments::{Output, Part};
+use super::*;
+use crate::client::fake_node::{FakeNode, Peer};
+use crate::client::{AppendOptions, Role};
+use crate::wire::Message;
+use crate::wire::codec;
+
+/// Appends quietly: what the replies look like is tested elsewhere.
+async fn append_to(servers: &[String], entries: &[&str]) -> Exit {
+    let parts = entries.iter().map(|entry| Part::Entry(entry.as_bytes().to_owned())).collect();
+    append(servers, AppendOptions::default(), parts, Output::Text, true).await
+}
+
+async fn answer(peer: &mut Peer, id: u64, count: u32, outcome: codec::Outcome) {
+    peer.send(Message::AppendReply(codec::AppendReply { id, count, outcome })).await;
+}
+
+fn placed() -> codec::Placed {
+    codec::Placed { seq: 1, epoch: 1, need: 3, holders: 0b011 }
+}
+
+fn refusal() -> codec::Outcome {
+    let detail = "present=1 need=2 - not enough".to_owned();
+    codec::Outcome::Refused(codec::Refusal { code: 1, detail })
+}
+
+#[tokio::test]
+async fn the_exit_code_is_that_of_the_worst_reply() {
+    let (ok, pending) = (codec::Outcome::Ok(placed()), codec::Outcome::Pending(placed()));
+    let unknown = codec::Outcome::Unknown(placed());
+    let cases = [
+        ([&ok, &ok], Exit::Done),
+        ([&refusal(), &ok], Exit::Refused),
+        ([&pending, &refusal()], Exit::Pending),
+        ([&unknown, &pending], Exit::Unknown),
+    ];
+    for (outcomes, exit) in cases {
+        let node = FakeNode::master().await;
+        let serve = async {
+            let mut peer = node.accept().await;
+            let (head, _) = peer.recv_append().await;
+            for (id, outcome) in (head.id..).zip(outcomes) {
+                answer(&mut peer, id, 1, outcome.clone()).await;
+            }
+            peer
+        };
+        let (ended, _peer) = tokio::join!(append_to(&[node.addr()], &["a", "b"]), serve);
+        assert_eq!(ended, exit, "{outcomes:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_there_is_not_the_same_as_lost_in_between() {
+    let gone = FakeNode::master().await.addr();
+    assert_eq!(append_to(&[gone], &["a"]).await, Exit::Unreachable);
+
+    let node = FakeNode::master().await;
+    let serve = async {
+        let mut peer = node.accept().await;
+        peer.recv_append().await;
+    };
+    let (exit, ()) = tokio::join!(append_to(&[node.addr()], &["a"]), serve);
+    assert_eq!(exit, Exit::Unknown);
+}
+
+#[tokio::test]
+async fn entries_that_were_not_sent_go_out_over_a_new_connection_and_no_others() {
+    let node = FakeNode::master().await;
+    let long = "x".repeat(1_000_000);
+    let entries: Vec<String> = (0..40).map(|number| format!("{number} {long}")).collect();
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    let number_of = |payload: &[u8]| payload.split(|byte| *byte == b' ').next().unwrap().to_owned();
+    let serve = async {
+        let mut peer = node.accept().await;
+        let (head, payloads) = peer.recv_append().await;
+        assert_eq!(number_of(&payloads[0]), b"0");
+        answer(&mut peer, head.id, head.count, codec::Outcome::Ok(placed())).await;
+        drop(peer);
+        let mut peer = node.accept().await;
+        let mut resumed_at = None;
+        loop {
+            let (head, payloads) = peer.recv_append().await;
+            let number = String::from_utf8(number_of(&payloads[0])).unwrap();
+            resumed_at.get_or_insert(number.parse::<u64>().unwrap());
+            answer(&mut peer, head.id, head.count, codec::Outcome::Ok(placed())).await;
+            if number == "39" {
+                break (resumed_at, peer);
+            }
+        }
+    };
+    let (exit, (resumed_at, _peer)) = tokio::join!(append_to(&[node.addr()], &entries), serve);
+    assert_eq!(exit, Exit::Unknown, "some were sent and not answered");
+    assert!(resumed_at > Some(1), "an entry that was sent was sent again");
+}
+
+#[tokio::test]
+async fn with_several_servers_the_master_is_found() {
+    let master = FakeNode::master().await;
+    let mut secondary = FakeNode::master().await;
+    secondary.hello.role = Role::Secondary;
+    for known in [true, false] {
+        secondary.hello.master_addr = if known { master.addr() } else { String::new() };
+        let servers = [secondary.addr(), master.addr()];
+        let serve = async {
+            let _first = secondary.accept().await;
+            let mut peer = master.accept().await;
+            let (head, _) = peer.recv_append().await;
+            answer(&mut peer, head.id, head.count, codec::Outcome::Ok(placed())).await;
+            peer
+        };
+        let (exit, _peer) = tokio::join!(append_to(&servers, &["a"]), serve);
+        assert_eq!(exit, Exit::Done);
+    }
+}
+
+#[tokio::test]
+async fn with_one_server_the_user_hears_what_it_says() {
+    let mut secondary = FakeNode::master().await;
+    secondary.hello.role = Role::Secondary;
+    let serve = async {
+        let mut peer = secondary.accept().await;
+        let (head, _) = peer.recv_append().await;
+        let detail = "master=- - appends go to the master".to_owned();
+        let refused = codec::Outcome::Refused(codec::Refusal { code: 12, detail });
+        answer(&mut peer, head.id, head.count, refused).await;
+        peer
+    };
+    let (exit, _peer) = tokio::join!(append_to(&[secondary.addr()], &["a"]), serve);
+    assert_eq!(exit, Exit::Refused);
+}
