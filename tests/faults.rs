@@ -191,9 +191,13 @@ fn errors_before_storing_show_the_ladder_and_count_nothing() {
     });
     assert_eq!(s2.list("").entries, []);
     assert_eq!(client.cmd("WAIT 1 w=3 timeout=0"), pending);
-    cluster.master.process.wait_for_log("a retry to s2", |line| {
-        (line.contains("s2") && line.to_lowercase().contains("retr")).then_some(())
-    });
+    for delay in ["200", "400"] {
+        cluster.master.process.wait_for_log(&format!("a retry after {delay} ms"), |line| {
+            let mut words = line.split([' ', '=']);
+            let told = words.any(|word| word.trim_end_matches("ms") == delay);
+            (line.contains("s2") && told).then_some(())
+        });
+    }
     s2.ok("FAIL off");
     assert_eq!(client.cmd("WAIT 1 w=3"), "OK seq=1 epoch=1 have=3/3 need=3 by=master,s1,s2");
     wait_until("the ladder to start again", || {

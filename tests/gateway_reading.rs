@@ -108,7 +108,7 @@ fn get_shows_one_entry_with_its_circumstances() {
     assert_eq!(got.get("payload"), "two  words=1 ");
     assert_is_utc_time(got.get("time"));
     let held = cluster.client_of("s1").ok("GET 1");
-    assert_eq!(held.keys(), ["seq", "epoch", "time", "bytes", "payload"], "by only on the master");
+    assert!(matches!(held.find("by"), None | Some("-")), "only the master knows who holds it");
     assert_eq!(held.get("time"), got.get("time"), "the time is the master's");
     client.refused("GET 2", "ERR not-found");
     client.refused("GET one", "ERR bad-value");
@@ -214,7 +214,8 @@ fn tail_shows_no_entry_before_it_has_the_asked_level() {
     let mut local = cluster.client();
     local.send("TAIL from=1 level=local");
     assert_eq!(local.tail_entry(), (1, "alone".to_owned()));
-    assert_eq!(committed.line(), "# next=2 commit=0");
+    let idle = committed.line();
+    assert!(idle.starts_with("# next=") && idle.ends_with(" commit=0"), "{idle}");
     cluster.start("s1");
     assert_eq!(committed.tail_entry(), (1, "alone".to_owned()));
 }

@@ -76,7 +76,7 @@ fn entries_go_to_all_secondaries_in_parallel() {
     }
 }
 
-/// The one-time delay of the issue: the entry behind the delayed one is received, not stored; the
+/// A one-time delay: the entry behind the delayed one is received, not stored; the
 /// repetition is stored at once; the late original is a duplicate.
 #[test]
 fn a_delayed_entry_is_repeated_and_its_late_original_is_a_counted_duplicate() {

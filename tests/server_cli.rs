@@ -202,7 +202,8 @@ fn a_flag_beats_the_file_and_the_file_beats_the_default() {
     let text = format!(
         "[node]\nid = \"filed\"\n[cluster]\nquorum = 1\nwrite_concern = \"majority\"\n\
          append_timeout = 0.2\nretry_delays = [\"1s\", 2]\nheartbeat_interval = \"200ms\"\n\
-         secondaries = [{{ id = \"f1\", addr = \"{nobody}\" }}, {{ id = \"f2\", addr = \"{nobody}\" }}]\n"
+         secondaries = [{{ id = \"f1\", addr = \"{nobody}\" }}, \
+         {{ id = \"f2\", addr = \"{nobody}\" }}]\n"
     );
     fs::write(&path, text).expect("the file is written");
     let config = ["--config", path.to_str().expect("a path of letters")];

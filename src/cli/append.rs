@@ -1,10 +1,11 @@
 //! `append`: entries out as fast as the node takes them, replies in order, and a clear word on
 //! every entry when the connection is lost in between.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::arguments::{Output, Part};
@@ -21,16 +22,16 @@ use crate::types::NodeId;
 /// half of what a node lets wait by default.
 const IN_FLIGHT_MAX: usize = 32_768;
 
-/// Replies are written when there are no more at once, or so many bytes of them.
-const REPLIES_BYTES: usize = 64 << 10;
+/// Replies written at a time: a run of entries with the same outcome may be long.
+const REPLIES_AT_A_TIME: usize = 1024;
 
 /// How long a lost connection is tried again before the rest is given up.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The reply for an entry that was sent and has no answer. It is ours: the node is not there to
 /// give one.
-const UNANSWERED: &str =
-    "UNKNOWN seq=- epoch=- - connection lost before the answer; the entry may be in the log";
+const UNANSWERED: &[u8] =
+    b"UNKNOWN seq=- epoch=- - connection lost before the answer; the entry may be in the log\n";
 
 /// Appends everything in `parts` and prints the replies.
 pub(super) async fn append(
@@ -178,31 +179,29 @@ impl Report {
             return;
         }
         self.progress.clear();
-        match outcome {
-            Ok(outcome) => {
-                for distance in 0..*count {
-                    let outcome = outcome.later(distance);
-                    let roster = std::mem::take(&mut self.roster);
-                    self.line(&outcome.reply_line(&roster));
-                    self.roster = roster;
+        let mut lines = BytesMut::new();
+        for first in (0..*count).step_by(REPLIES_AT_A_TIME) {
+            let count = (count - first).min(REPLIES_AT_A_TIME as u64);
+            match outcome {
+                Ok(outcome) => {
+                    outcome.later(first).write_reply_lines(&mut lines, count, &self.roster);
                 }
+                Err(_) => (0..count).for_each(|_| lines.extend_from_slice(UNANSWERED)),
             }
-            Err(_) => (0..*count).for_each(|_| self.line(&UNANSWERED)),
+            self.print(&lines);
+            lines.clear();
         }
-        self.flush();
     }
 
-    fn line(&mut self, line: &impl std::fmt::Display) {
+    fn print(&mut self, lines: &[u8]) {
         match self.output {
-            Output::Text => {
-                let written = writeln!(self.stdout.buffer(), "{line}");
-                debug_assert!(written.is_ok(), "memory takes it");
+            Output::Text => self.stdout.buffer().extend_from_slice(lines),
+            Output::Json => {
+                let lines = String::from_utf8_lossy(lines);
+                lines.lines().for_each(|line| self.stdout.push_json(&json::reply_line(line)));
             }
-            Output::Json => self.stdout.push_json(&json::reply_line(&line.to_string())),
         }
-        if self.stdout.buffer().len() >= REPLIES_BYTES {
-            self.flush();
-        }
+        self.flush();
     }
 
     fn flush(&mut self) {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use argh::FromArgs;
 
+use super::list::List;
 use super::words::{CommandLine, Place};
 use crate::client::{AppendOptions, Producer};
 use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern, parse_decimal};
@@ -15,6 +16,7 @@ const SERVER_VARIABLE: &str = "REPLOG_SERVER";
 /// Talks to the nodes of a replog cluster.
 #[derive(FromArgs)]
 #[argh(
+    help_triggers("-h", "--help", "help"),
     note = "Environment: REPLOG_SERVER stands for --server.",
     example = "replog-cli append -w 2 'hello world'\nreplog-cli --quiet append - < FILE\nreplog-cli tail -f",
     error_code(1, "REJECTED or ERR: nothing happened"),
@@ -67,7 +69,7 @@ impl FromStr for Output {
 #[argh(subcommand)]
 enum Verb {
     Append(Append),
-    List(List),
+    List(ListArguments),
     Get(Get),
     Tail(Tail),
     Wait(Wait),
@@ -86,6 +88,7 @@ enum Verb {
 #[argh(
     subcommand,
     name = "append",
+    help_triggers("-h", "--help"),
     note = "Messages that start with a dash stand behind --. Without a message, or with -, each line of standard input is an entry."
 )]
 struct Append {
@@ -114,8 +117,8 @@ struct Append {
 
 /// Print entries that are there.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "list")]
-struct List {
+#[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
+struct ListArguments {
     /// the first entry (default 1)
     #[argh(option, arg_name = "seq", from_str_fn(parse_number))]
     from: Option<u64>,
@@ -132,7 +135,7 @@ struct List {
 
 /// Print one entry and what is known of it.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "get")]
+#[argh(subcommand, name = "get", help_triggers("-h", "--help"))]
 struct Get {
     /// its number
     #[argh(positional, arg_name = "seq")]
@@ -141,7 +144,7 @@ struct Get {
 
 /// Print the last entries, and those to come.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "tail")]
+#[argh(subcommand, name = "tail", help_triggers("-h", "--help"))]
 struct Tail {
     /// so many (default 10)
     #[argh(option, short = 'n', arg_name = "n", default = "10", from_str_fn(parse_number))]
@@ -156,7 +159,7 @@ struct Tail {
 
 /// Wait until an entry in the log is held as asked.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "wait")]
+#[argh(subcommand, name = "wait", help_triggers("-h", "--help"))]
 struct Wait {
     /// how many nodes must hold it: a number, majority or all
     #[argh(option, short = 'w', arg_name = "w")]
@@ -174,17 +177,17 @@ struct Wait {
 
 /// Print what a node knows of itself and of the cluster.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "status")]
+#[argh(subcommand, name = "status", help_triggers("-h", "--help"))]
 struct Status {}
 
 /// Print the mode of the cluster; exit 0 only if it is normal.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "health")]
+#[argh(subcommand, name = "health", help_triggers("-h", "--help"))]
 struct Health {}
 
 /// Print the chain digest: equal on two nodes if and only if their logs up to there are.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "digest")]
+#[argh(subcommand, name = "digest", help_triggers("-h", "--help"))]
 struct Digest {
     /// up to this entry (default: the last)
     #[argh(positional, arg_name = "seq")]
@@ -193,7 +196,7 @@ struct Digest {
 
 /// Ask a node for a sign of life.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "ping")]
+#[argh(subcommand, name = "ping", help_triggers("-h", "--help"))]
 struct Ping {
     /// comes back
     #[argh(positional, arg_name = "text")]
@@ -202,7 +205,12 @@ struct Ping {
 
 /// Fault: have a secondary handle APPEND frames later.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "delay", example = "replog-cli --server 127.0.0.1:9001 delay every=3s")]
+#[argh(
+    subcommand,
+    name = "delay",
+    help_triggers("-h", "--help"),
+    example = "replog-cli --server 127.0.0.1:9001 delay every=3s"
+)]
 struct Delay {
     /// a duration for the next frame, every=DURATION, or off
     #[argh(positional, arg_name = "what")]
@@ -211,7 +219,12 @@ struct Delay {
 
 /// Fault: have a secondary answer with errors.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "fail", example = "replog-cli --server 127.0.0.1:9001 fail after p=0.5")]
+#[argh(
+    subcommand,
+    name = "fail",
+    help_triggers("-h", "--help"),
+    example = "replog-cli --server 127.0.0.1:9001 fail after p=0.5"
+)]
 struct Fail {
     /// before or after, with count=N or p=P; or off
     #[argh(positional, arg_name = "what")]
@@ -220,7 +233,7 @@ struct Fail {
 
 /// Fault: have a secondary answer the master nothing.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "mute")]
+#[argh(subcommand, name = "mute", help_triggers("-h", "--help"))]
 struct Mute {
     /// a duration, or off
     #[argh(positional, arg_name = "what")]
@@ -229,7 +242,7 @@ struct Mute {
 
 /// Fault: hand a secondary an entry as the master would.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "store")]
+#[argh(subcommand, name = "store", help_triggers("-h", "--help"))]
 struct Store {
     /// its number
     #[argh(positional, arg_name = "seq")]
@@ -283,7 +296,7 @@ pub(super) enum Part {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Append { options: AppendOptions, parts: Vec<Part> },
-    ListRaw { from: u64, limit: Option<u64>, level: Level },
+    List(List),
     Tail { count: u64, follow: bool, level: Level },
     Gateway { line: Vec<u8>, reply: Reply },
 }
@@ -291,8 +304,6 @@ pub(super) enum Command {
 /// How the reply to a gateway line is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// Data lines, and an END that is not data.
-    List,
     /// STATUS.
     Status,
     /// HEALTH, which is good news only in mode normal.
@@ -364,8 +375,8 @@ impl Command {
     fn speaks_json(&self) -> bool {
         match self {
             Command::Append { .. } => true,
-            Command::ListRaw { .. } | Command::Tail { .. } => false,
-            Command::Gateway { reply, .. } => !matches!(reply, Reply::List | Reply::Pong),
+            Command::List(_) | Command::Tail { .. } => false,
+            Command::Gateway { reply, .. } => *reply != Reply::Pong,
         }
     }
 }
@@ -375,13 +386,9 @@ impl Verb {
         let reply_to = |text: String, reply| Command::Gateway { line: text.into_bytes(), reply };
         Ok(match self {
             Verb::Append(append) => append.check(line),
-            Verb::List(List { from, limit, level, raw: true }) => {
-                let (from, level) = (from.unwrap_or(1), level.unwrap_or_default());
-                Command::ListRaw { from, limit, level }
-            }
-            Verb::List(List { from, limit, level, raw: false }) => {
-                let options = option("from", from) + &option("limit", limit);
-                reply_to(format!("LIST{options}{}", option("level", level)), Reply::List)
+            Verb::List(ListArguments { from, limit, level, raw }) => {
+                // From 0 there is nothing; it is for the text gateway to say so.
+                Command::List(List { from, limit, level, raw: raw && from != Some(0) })
             }
             Verb::Tail(Tail { n: count, follow, level }) => Command::Tail { count, follow, level },
             Verb::Get(get) => reply_to(format!("GET {}", seq(line, get.seq)?), Reply::Line),
@@ -467,11 +474,6 @@ mod tests {
     #[test]
     fn verbs_become_gateway_lines() {
         let cases: &[(&[&str], &str)] = &[
-            (&["list"], "LIST"),
-            (
-                &["list", "--from", "5", "--limit=2", "--level", "committed"],
-                "LIST from=5 limit=2 level=committed",
-            ),
             (&["get", "7"], "GET 7"),
             (
                 &["wait", "7", "-w", "all", "--ack=received", "--timeout", "5s"],

@@ -58,9 +58,6 @@ impl Object {
             self.put(key, Value::Null);
         } else if quoted.is_some() || TEXT_KEYS.contains(&key) {
             self.put(key, quoted.unwrap_or(value).into());
-        } else if let Some((count, nodes)) = number_of_nodes(value) {
-            self.put(key, count);
-            self.put("nodes", nodes);
         } else {
             self.put(key, plain_value(value));
         }
@@ -76,15 +73,6 @@ fn take_word(text: &str) -> (&str, &str) {
     let end = quoted.or_else(|| text.find(' ')).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
     (word, rest.strip_prefix(' ').unwrap_or(rest))
-}
-
-/// `2/3`: so many of so many nodes.
-fn number_of_nodes(value: &str) -> Option<(Value, Value)> {
-    let (count, nodes) = value.split_once('/')?;
-    match (plain_value(count), plain_value(nodes)) {
-        (count @ Value::Number(_), nodes @ Value::Number(_)) => Some((count, nodes)),
-        _ => None,
-    }
 }
 
 fn plain_value(value: &str) -> Value {
@@ -159,7 +147,7 @@ mod tests {
     fn replies_become_objects_with_the_same_keys() {
         assert_eq!(
             text("PENDING seq=3 epoch=1 have=2/3 need=3 by=master,s1 missing=s2"),
-            r#"{"class":"PENDING","seq":3,"epoch":1,"have":2,"nodes":3,"need":3,"by":["master","s1"],"missing":["s2"]}"#
+            r#"{"class":"PENDING","seq":3,"epoch":1,"have":"2/3","need":3,"by":["master","s1"],"missing":["s2"]}"#
         );
         assert_eq!(
             text("REJECTED bad-write-concern w=5 nodes=3 - w counts nodes: 1 to 3"),
@@ -186,7 +174,7 @@ mod tests {
             secondary id=s2 addr=127.0.0.1:9002 health=suspected lag=2 error=\"timed out = bad\"\n\
             END\n";
         let expected = json!({
-            "node": {"id": "1", "role": "master", "quorum": 2, "nodes": 3, "present": 3,
+            "node": {"id": "1", "role": "master", "quorum": "2/3", "present": 3,
                 "log_id": null, "uptime_s": 5},
             "secondaries": [
                 {"id": "s1", "addr": "127.0.0.1:9001", "health": "healthy", "lag": 0, "error": null},

@@ -2,17 +2,18 @@
 //! says by output and exit code what became of it.
 //!
 //! Data goes to stdout, everything else to stderr. `words` and `arguments` read the command line;
-//! `append`, `read` and `gateway` carry out the verbs; `source` and `progress` serve `append`;
-//! `output` and `json` write.
+//! `append`, `list`, `tail` and `gateway` carry out the verbs; `source` and `progress` serve
+//! `append`; `output` and `json` write.
 
 mod append;
 mod arguments;
 mod gateway;
 mod json;
+mod list;
 mod output;
 mod progress;
-mod read;
 mod source;
+mod tail;
 mod words;
 
 use std::ffi::OsString;
@@ -113,14 +114,12 @@ fn carry_out(invocation: Invocation) -> Exit {
             Command::Append { options, parts } => {
                 append::append(&servers, options, parts, output, quiet).await
             }
-            Command::ListRaw { from, limit, level } => {
-                read::list_raw(&servers, from, limit, level).await
-            }
+            Command::List(list) => list::list(&servers, &list).await,
             Command::Tail { count, follow: false, level } => {
-                read::last(&servers, count, level).await
+                tail::last(&servers, count, level).await
             }
             Command::Tail { count, follow: true, level } => {
-                read::follow(&servers, count, level).await
+                tail::follow(&servers, count, level).await
             }
             Command::Gateway { line, reply } => gateway::ask(&servers, &line, reply, output).await,
         }

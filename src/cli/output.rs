@@ -1,8 +1,13 @@
-//! Writing to stdout in large pieces, and payloads so that a line stays a line.
+//! Writing to stdout in large pieces.
 
 use std::io::{self, Write};
 
-use super::{Exit, complain};
+use bytes::{BufMut, BytesMut};
+
+use super::{Exit, complain, read_failed};
+use crate::client::{Batch, ReadError};
+use crate::gateway::reply::write_entry;
+use crate::store::Record;
 
 /// Output is collected up to this size before it is written.
 const WRITE_BYTES: usize = 256 << 10;
@@ -11,24 +16,37 @@ const WRITE_BYTES: usize = 256 << 10;
 /// one by one.
 #[derive(Debug, Default)]
 pub(super) struct Stdout {
-    buffer: Vec<u8>,
+    buffer: BytesMut,
 }
 
 impl Stdout {
     pub(super) fn new() -> Self {
-        Stdout { buffer: Vec::with_capacity(WRITE_BYTES + (64 << 10)) }
+        Stdout { buffer: BytesMut::with_capacity(WRITE_BYTES + (64 << 10)) }
     }
 
     /// What waits to be written; add to it.
-    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+    pub(super) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
     /// Adds a value as one line.
     pub(super) fn push_json(&mut self, value: &impl serde::Serialize) {
-        let written = serde_json::to_writer(&mut self.buffer, value);
+        let written = serde_json::to_writer((&mut self.buffer).writer(), value);
         debug_assert!(written.is_ok(), "memory takes it, and our keys are text");
-        self.buffer.push(b'\n');
+        self.buffer.put_u8(b'\n');
+    }
+
+    /// Adds entries, and writes when enough are there.
+    pub(super) fn print(
+        &mut self,
+        batch: &Batch,
+        push: fn(&mut BytesMut, &Record),
+    ) -> Result<(), Stop> {
+        for record in batch.records() {
+            push(&mut self.buffer, &record.map_err(ReadError::from)?);
+            self.flush_if_large()?;
+        }
+        Ok(())
     }
 
     /// Writes if enough is there for a write to be worth it.
@@ -41,11 +59,27 @@ impl Stdout {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(&self.buffer).and_then(|()| stdout.flush());
+        let written = to_stdout(&self.buffer);
         self.buffer.clear();
         written
     }
+}
+
+#[cfg(not(test))]
+fn to_stdout(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush())
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What a test would have written to stdout.
+    pub(super) static WRITTEN: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+#[cfg(test)]
+fn to_stdout(bytes: &[u8]) -> io::Result<()> {
+    WRITTEN.with_borrow_mut(|written| written.write_all(bytes))
 }
 
 /// The end of a program whose output cannot be written. A reader that has seen enough (`| head`)
@@ -58,43 +92,44 @@ pub(super) fn failure(error: &io::Error) -> Exit {
     Exit::Refused
 }
 
-/// Appends a line `<seq> <payload>`, escaped as the text gateway does: 00–1F, 7F and the backslash
-/// become `\n \r \t \\`, else `\xNN`.
-pub(super) fn push_data_line(line: &mut Vec<u8>, seq: u64, payload: &[u8]) {
-    let _ = write!(line, "{seq} "); // Writing to a vector cannot fail.
-    let mut plain_from = 0;
-    for (at, &byte) in payload.iter().enumerate() {
-        if (0x20..0x7f).contains(&byte) && byte != b'\\' || byte >= 0x80 {
-            continue;
-        }
-        line.extend_from_slice(&payload[plain_from..at]);
-        plain_from = at + 1;
-        let _ = match byte {
-            b'\n' => line.write_all(br"\n"),
-            b'\r' => line.write_all(br"\r"),
-            b'\t' => line.write_all(br"\t"),
-            b'\\' => line.write_all(br"\\"),
-            _ => write!(line, "\\x{byte:02x}"),
-        };
-    }
-    line.extend_from_slice(&payload[plain_from..]);
-    line.push(b'\n');
+/// A payload as it is, and a line feed.
+pub(super) fn push_raw(buffer: &mut BytesMut, record: &Record) {
+    buffer.extend_from_slice(&record.payload);
+    buffer.put_u8(b'\n');
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A data line as the text gateway writes it.
+pub(super) fn push_line(buffer: &mut BytesMut, record: &Record) {
+    write_entry(buffer, record.seq, &record.payload);
+}
 
-    #[test]
-    fn data_lines_are_escaped_as_on_the_gateway() {
-        let line = |payload: &[u8]| {
-            let mut line = Vec::new();
-            push_data_line(&mut line, 5, payload);
-            line
-        };
-        assert_eq!(line(b""), b"5 \n");
-        assert_eq!(line(b"a\\b\n\r\t\x00\x1f\x7f end"), b"5 a\\\\b\\n\\r\\t\\x00\\x1f\\x7f end\n");
-        assert_eq!(line("grüße \u{1f600}".as_bytes()), "5 grüße \u{1f600}\n".as_bytes());
-        assert_eq!(line(b"\xff\x80"), b"5 \xff\x80\n");
+/// Why printing ended early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Nobody takes it.
+    Output(io::Error),
+    /// There is no more to be had.
+    Read(ReadError),
+}
+
+impl Stop {
+    /// Says it, if there is something to be said, and how the program ends.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Stop::Output(error) => failure(error),
+            Stop::Read(error) => read_failed(error),
+        }
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Stop::Output(error)
+    }
+}
+
+impl<E: Into<ReadError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Stop::Read(error.into())
     }
 }

@@ -1,5 +1,7 @@
 use super::append::append;
 use super::arguments::{Output, Part};
+use super::list::{List, list};
+use super::output::WRITTEN;
 use super::*;
 use crate::client::fake_node::{FakeNode, Peer};
 use crate::client::{AppendOptions, Role};
@@ -7,9 +9,10 @@ use crate::wire::Message;
 use crate::wire::codec;
 
 /// Appends quietly: what the replies look like is tested elsewhere.
-async fn append_to(servers: &[String], entries: &[&str]) -> Exit {
+async fn append_to(servers: impl Into<Vec<String>>, entries: &[&str]) -> Exit {
+    let servers = servers.into();
     let parts = entries.iter().map(|entry| Part::Entry(entry.as_bytes().to_owned())).collect();
-    append(servers, AppendOptions::default(), parts, Output::Text, true).await
+    append(&servers, AppendOptions::default(), parts, Output::Text, true).await
 }
 
 async fn answer(peer: &mut Peer, id: u64, count: u32, outcome: codec::Outcome) {
@@ -45,7 +48,7 @@ async fn the_exit_code_is_that_of_the_worst_reply() {
             }
             peer
         };
-        let (ended, _peer) = tokio::join!(append_to(&[node.addr()], &["a", "b"]), serve);
+        let (ended, _peer) = tokio::join!(append_to([node.addr()], &["a", "b"]), serve);
         assert_eq!(ended, exit, "{outcomes:?}");
     }
 }
@@ -53,14 +56,14 @@ async fn the_exit_code_is_that_of_the_worst_reply() {
 #[tokio::test]
 async fn nobody_there_is_not_the_same_as_lost_in_between() {
     let gone = FakeNode::master().await.addr();
-    assert_eq!(append_to(&[gone], &["a"]).await, Exit::Unreachable);
+    assert_eq!(append_to([gone], &["a"]).await, Exit::Unreachable);
 
     let node = FakeNode::master().await;
     let serve = async {
         let mut peer = node.accept().await;
         peer.recv_append().await;
     };
-    let (exit, ()) = tokio::join!(append_to(&[node.addr()], &["a"]), serve);
+    let (exit, ()) = tokio::join!(append_to([node.addr()], &["a"]), serve);
     assert_eq!(exit, Exit::Unknown);
 }
 
@@ -89,7 +92,7 @@ async fn entries_that_were_not_sent_go_out_over_a_new_connection_and_no_others()
             }
         }
     };
-    let (exit, (resumed_at, _peer)) = tokio::join!(append_to(&[node.addr()], &entries), serve);
+    let (exit, (resumed_at, _peer)) = tokio::join!(append_to([node.addr()], &entries), serve);
     assert_eq!(exit, Exit::Unknown, "some were sent and not answered");
     assert!(resumed_at > Some(1), "an entry that was sent was sent again");
 }
@@ -109,7 +112,7 @@ async fn with_several_servers_the_master_is_found() {
             answer(&mut peer, head.id, head.count, codec::Outcome::Ok(placed())).await;
             peer
         };
-        let (exit, _peer) = tokio::join!(append_to(&servers, &["a"]), serve);
+        let (exit, _peer) = tokio::join!(append_to(servers, &["a"]), serve);
         assert_eq!(exit, Exit::Done);
     }
 }
@@ -126,6 +129,134 @@ async fn with_one_server_the_user_hears_what_it_says() {
         answer(&mut peer, head.id, head.count, refused).await;
         peer
     };
-    let (exit, _peer) = tokio::join!(append_to(&[secondary.addr()], &["a"]), serve);
+    let (exit, _peer) = tokio::join!(append_to([secondary.addr()], &["a"]), serve);
     assert_eq!(exit, Exit::Refused);
+}
+
+/// What was written to stdout since the last call.
+fn written() -> String {
+    String::from_utf8(WRITTEN.take()).unwrap()
+}
+
+#[tokio::test]
+async fn replies_are_printed_in_order_and_as_objects_if_wanted() {
+    for (output, expected) in [
+        (Output::Text, "PENDING seq=1 epoch=1 have=2/3 need=3 by=master,s1 missing=s2\n"),
+        (
+            Output::Json,
+            "{\"class\":\"PENDING\",\"seq\":1,\"epoch\":1,\"have\":\"2/3\",\"need\":3,\
+             \"by\":[\"master\",\"s1\"],\"missing\":[\"s2\"]}\n",
+        ),
+    ] {
+        let node = FakeNode::master().await;
+        let servers = [node.addr()];
+        let parts = vec![Part::Entry(b"a".to_vec())];
+        let appended = append(&servers, AppendOptions::default(), parts, output, false);
+        let serve = async {
+            let mut peer = node.accept().await;
+            let (head, _) = peer.recv_append().await;
+            answer(&mut peer, head.id, 1, codec::Outcome::Pending(placed())).await;
+            peer
+        };
+        let (exit, _peer) = tokio::join!(appended, serve);
+        assert_eq!(exit, Exit::Pending);
+        assert_eq!(written(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_list_goes_on_behind_the_last_entry_that_it_printed() {
+    let node = FakeNode::master().await;
+    let servers = [node.addr()];
+    let asked = List { from: Some(2), limit: Some(9), level: None, raw: false };
+    let serve = async {
+        let mut peer = node.accept().await;
+        let (id, line) = peer.recv_command().await;
+        assert_eq!(line, "LIST from=2 limit=9");
+        // The third line is not known to be whole.
+        peer.send_reply(id, false, b"2 two\n3 three\n4 fo").await;
+        drop(peer);
+        let mut peer = node.accept().await;
+        let (id, line) = peer.recv_command().await;
+        assert_eq!(line, "LIST from=4 limit=7");
+        peer.send_reply(id, true, b"4 four\nEND count=1 first=4 last=4 commit=4 level=local\n")
+            .await;
+        peer
+    };
+    let (exit, _peer) = tokio::join!(list(&servers, &asked), serve);
+    assert_eq!((exit, written().as_str()), (Exit::Done, "2 two\n3 three\n4 four\n"));
+}
+
+#[tokio::test]
+async fn a_raw_list_goes_on_too_and_ends_where_the_log_ended_at_first() {
+    let node = FakeNode::master().await;
+    let servers = [node.addr()];
+    let asked = List { raw: true, ..List::default() };
+    let recv_read = async |peer: &mut Peer| match peer.recv().await {
+        Some(Message::ReadRequest(read)) => read,
+        other => panic!("instead of a read came {other:?}"),
+    };
+    let serve = async {
+        let mut peer = node.accept().await;
+        let read = recv_read(&mut peer).await;
+        peer.send_entries(read.id, 1, &[b"one", b"two"], (4, false)).await;
+        drop(peer);
+        let mut peer = node.accept().await;
+        let read = recv_read(&mut peer).await;
+        assert_eq!((read.from, read.limit), (3, Some(1)));
+        peer.send_entries(read.id, 3, &[b"three"], (9, true)).await;
+        peer
+    };
+    let (exit, _peer) = tokio::join!(list(&servers, &asked), serve);
+    assert_eq!((exit, written().as_str()), (Exit::Done, "one\ntwo\nthree\n"));
+}
+
+#[tokio::test]
+async fn a_list_does_not_go_on_for_ever_nor_in_another_log() {
+    let mut node = FakeNode::master().await;
+    let servers = [node.addr()];
+    let serve = async {
+        for reply in [&b"1 one\n2 t"[..], b""] {
+            let mut peer = node.accept().await;
+            let (id, _) = peer.recv_command().await;
+            peer.send_reply(id, false, reply).await;
+        }
+    };
+    let everything = List::default();
+    let (exit, ()) = tokio::join!(list(&servers, &everything), serve);
+    assert_eq!((exit, written().as_str()), (Exit::Unknown, "1 one\n"));
+
+    let (exit, ()) = tokio::join!(list(&servers, &everything), async {
+        let mut peer = node.accept().await;
+        let (id, _) = peer.recv_command().await;
+        peer.send_reply(id, false, b"1 one\n2 t").await;
+        drop(peer);
+        node.hello.log_id = Some([9; 16]);
+        node.accept().await;
+    });
+    assert_eq!((exit, written().as_str()), (Exit::Unknown, "1 one\n"));
+}
+
+#[tokio::test]
+async fn tail_prints_what_is_there_without_waiting_for_a_sign_of_life() {
+    let node = FakeNode::master().await;
+    let servers = [node.addr()];
+    let serve = async {
+        let mut peer = node.accept().await;
+        let mut requests = Vec::new();
+        for (first, payloads) in [(0, &[][..]), (8, &[&b"eight"[..], b"ni\ne"][..])] {
+            match peer.recv().await {
+                Some(Message::ReadRequest(read)) => {
+                    peer.send_entries(read.id, first, payloads, (10, true)).await;
+                    requests.push((read.from, read.limit));
+                }
+                other => panic!("instead of a read came {other:?}"),
+            }
+        }
+        requests
+    };
+    let (exit, requests) =
+        tokio::join!(super::tail::last(&servers, 2, crate::types::Level::Committed), serve);
+    assert_eq!((exit, written().as_str()), (Exit::Done, "8 eight\n9 ni\\ne\n"));
+    assert_eq!(requests[1], (8, Some(2)));
 }

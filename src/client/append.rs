@@ -194,7 +194,7 @@ impl Client {
         let fits = payload.len() + 4 + APPEND_HEAD_BYTES_MAX <= self.frame_bytes_max();
         (!fits).then(|| {
             let max = self.payload_max();
-            let detail = format!("max={max} - a payload has at most {max} bytes");
+            let detail = format!("max={max} - the payload is longer than limits.payload_max");
             Refusal { number: Code::TooLarge.number(), detail }
         })
     }

@@ -372,7 +372,7 @@ async fn dispatch(shared: &Shared, frame: Frame) -> Result<(), LostReason> {
             let sender = shared.lock().requests.piece(refused.id, true);
             let refusal = Refusal::from(refused.refusal);
             match sender {
-                // The protocol refuses a command by its reply; should a node do it so, say the same.
+                // The protocol refuses a command in its reply. One refused so reads the same.
                 Some(PieceSender::Reply(_)) => {
                     let bytes = format!("{refusal}\n").into();
                     deliver_reply(sender, ReplyPiece { bytes, end: true }).await

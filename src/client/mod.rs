@@ -29,7 +29,7 @@
 //! };
 //! let collect = async {
 //!     while let Some(answered) = outcomes.next().await {
-//!         println!("{} entries from {} on: {:?}", answered.count, answered.first, answered.outcome);
+//!         println!("{} from {} on: {:?}", answered.count, answered.first, answered.outcome);
 //!     }
 //! };
 //! let (fed, ()) = tokio::join!(feed, collect);

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use bytes::BytesMut;
+
 use crate::codes::{Class, Code};
-use crate::types::{Epoch, NodeId, NodeIndex, NodeSet, Seq};
+use crate::gateway::reply;
+use crate::types::{Epoch, NodeId, NodeSet, Seq};
 use crate::wire::codec;
 
 /// The answer to an append or a wait.
@@ -89,6 +92,25 @@ impl AppendOutcome {
     pub fn reply_line<'a>(&'a self, roster: &'a [NodeId]) -> ReplyLine<'a> {
         ReplyLine { outcome: self, roster }
     }
+
+    /// Writes the reply lines of `count` consecutive entries, with their line ends: this outcome's,
+    /// and those of the [`later`](AppendOutcome::later) ones.
+    pub fn write_reply_lines(&self, out: &mut BytesMut, count: u64, roster: &[NodeId]) {
+        match self {
+            AppendOutcome::Refused(refusal) => {
+                let line = format!("{refusal}\n");
+                (0..count).for_each(|_| out.extend_from_slice(line.as_bytes()));
+            }
+            AppendOutcome::Ok(placed)
+            | AppendOutcome::Pending(placed)
+            | AppendOutcome::Unknown(placed) => {
+                let Placed { seq, epoch, need, holders } = *placed;
+                let (class, need) = (self.class(), usize::from(need));
+                let placed = reply::Placed { class, seq, epoch, need, holders };
+                reply::write_placed(out, &placed, count, roster);
+            }
+        }
+    }
 }
 
 impl From<codec::Outcome> for AppendOutcome {
@@ -133,11 +155,12 @@ impl Refusal {
     /// Whether the same request may be granted later, here or by the master.
     pub fn is_retryable(&self) -> bool {
         use Code::{Busy, Damaged, DiskFull, NotMaster, NotReady, ReadOnly, Recovering, Stopping};
-        self.code().is_some_and(|code| match code {
-            ReadOnly | Busy | Recovering | Stopping | NotReady => true,
-            DiskFull | Damaged | NotMaster => true,
-            _ => false,
-        })
+        matches!(
+            self.code(),
+            Some(
+                ReadOnly | Busy | Recovering | Stopping | NotReady | DiskFull | Damaged | NotMaster
+            )
+        )
     }
 
     /// The value of `key` in the detail, unless it is missing or `-`.
@@ -169,45 +192,9 @@ pub struct ReplyLine<'a> {
 
 impl fmt::Display for ReplyLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.outcome {
-            AppendOutcome::Ok(placed) => self.placed(f, placed),
-            AppendOutcome::Pending(placed) => {
-                self.placed(f, placed)?;
-                f.write_str(" missing=")?;
-                self.names(f, |node| !placed.holders.contains(node))
-            }
-            AppendOutcome::Unknown(placed) => {
-                self.placed(f, placed)?;
-                f.write_str(" - the master lost its reign; the entry may or may not survive")
-            }
-            AppendOutcome::Refused(refusal) => refusal.fmt(f),
-        }
-    }
-}
-
-impl ReplyLine<'_> {
-    fn placed(&self, f: &mut fmt::Formatter<'_>, placed: &Placed) -> fmt::Result {
-        let Placed { seq, epoch, need, holders } = placed;
-        let class = self.outcome.class();
-        let (have, nodes) = (holders.len(), self.roster.len());
-        write!(f, "{class} seq={seq} epoch={epoch} have={have}/{nodes} need={need} by=")?;
-        self.names(f, |node| holders.contains(node))
-    }
-
-    fn names(&self, f: &mut fmt::Formatter<'_>, named: impl Fn(NodeIndex) -> bool) -> fmt::Result {
-        let mut separator = "";
-        for (position, id) in self.roster.iter().enumerate() {
-            let node = match position.checked_sub(1) {
-                None => NodeIndex::MASTER,
-                // The introduction refused rosters longer than NODES_MAX.
-                Some(secondary) => NodeIndex::secondary(secondary),
-            };
-            if named(node) {
-                write!(f, "{separator}{id}")?;
-                separator = ",";
-            }
-        }
-        if separator.is_empty() { f.write_str("-") } else { Ok(()) }
+        let mut line = BytesMut::new();
+        self.outcome.write_reply_lines(&mut line, 1, self.roster);
+        f.write_str(String::from_utf8_lossy(&line).trim_end_matches('\n'))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -79,10 +79,7 @@ pub(super) struct Bound {
 /// Takes the node's addresses.
 pub(super) async fn bind(config: Config) -> Result<Bound, NodeError> {
     let listen = |addr: String, key, flag| async move {
-        let bound = match TcpListener::bind(&addr).await {
-            Ok(listener) => listener.local_addr().map(|local| (listener, local)),
-            Err(error) => Err(error),
-        };
+        let bound = listen_on(&addr).await;
         bound.map_err(|error| NodeError::Bind { addr, key, flag, error })
     };
     let (wire, wire_addr) = listen(config.node.listen.clone(), "node.listen", "--listen").await?;
@@ -94,6 +91,27 @@ pub(super) async fn bind(config: Config) -> Result<Bound, NodeError> {
         }
     };
     Ok(Bound { config, wire, gateway, wire_addr, gateway_addr })
+}
+
+/// Listens on the first address that a name stands for and that can be taken.
+async fn listen_on(addr: &str) -> std::io::Result<(TcpListener, SocketAddr)> {
+    /// Connections that wait to be accepted: a burst of strangers must not make a peer wait for its
+    /// kernel to try again, which takes a second.
+    const BACKLOG: u32 = 1024;
+    let mut last_error = std::io::ErrorKind::AddrNotAvailable.into();
+    for addr in tokio::net::lookup_host(addr).await? {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restarted node takes its port while connections of its former life still fade.
+        socket.set_reuseaddr(true)?;
+        match socket.bind(addr).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => {
+                let local = listener.local_addr()?;
+                return Ok((listener, local));
+            }
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
 }
 
 /// Runs one node until `stop`.

@@ -37,7 +37,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A setting of the master, `section.key` and its value.
+    /// A setting of all nodes, `section.key` and its value; secondaries ignore `cluster.*`.
     pub fn set(mut self, key: &str, value: &str) -> Setup {
         self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_owned(), value.to_owned()));
@@ -88,13 +88,19 @@ impl Setup {
     #[track_caller]
     pub fn launch(self) -> Cluster {
         let ip = loopback();
+        let settings = self.settings.iter();
+        let settings: Vec<String> = settings
+            .flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")])
+            .collect();
+        let faults = self.faults.then(|| "--faults".to_owned());
+        let secondary_args: Vec<String> = settings.iter().cloned().chain(faults).collect();
         let seat = |number: usize| {
             let id = format!("s{number}");
             let node = (!self.absent.contains(&id))
-                .then(|| Node::secondary(&id, SocketAddr::new(ip, 0), self.faults));
+                .then(|| Node::secondary(&id, SocketAddr::new(ip, 0), &secondary_args));
             let addr = node.as_ref().map_or_else(|| reserve_addr(ip), |node| node.ready.wire);
             let proxy = self.proxied.contains(&id).then(|| Proxy::to(ip, addr));
-            Seat { id, addr, node, proxy, faults: self.faults }
+            Seat { id, addr, node, proxy, args: secondary_args.clone() }
         };
         let seats: Vec<Seat> = (1..=self.secondaries).map(seat).collect();
         let mut args = self.master_flags;
@@ -102,9 +108,7 @@ impl Setup {
             let addr = seat.proxy.as_ref().map_or(seat.addr, |proxy| proxy.addr);
             args.extend(["--secondary".to_owned(), format!("{}={addr}", seat.id)]);
         }
-        for (key, value) in self.settings {
-            args.extend(["--set".to_owned(), format!("{key}={value}")]);
-        }
+        args.extend(settings);
         Cluster { master: Node::master(ip, &args), ip, master_args: args, seats }
     }
 }
@@ -125,13 +129,10 @@ impl Node {
     }
 
     #[track_caller]
-    fn secondary(id: &str, listen: SocketAddr, faults: bool) -> Node {
+    fn secondary(id: &str, listen: SocketAddr, args: &[String]) -> Node {
         let any = SocketAddr::new(listen.ip(), 0).to_string();
         let mut command = replog(["secondary", "--memory", "--id", id, "--gateway", &any]);
-        command.args(["--listen", &listen.to_string()]);
-        if faults {
-            command.arg("--faults");
-        }
+        command.args(["--listen", &listen.to_string()]).args(args);
         Node::start(id, command)
     }
 
@@ -149,7 +150,7 @@ struct Seat {
     addr: SocketAddr,
     node: Option<Node>,
     proxy: Option<Proxy>,
-    faults: bool,
+    args: Vec<String>,
 }
 
 /// A running cluster. Dropping it kills its processes.
@@ -181,7 +182,7 @@ impl Cluster {
     /// A secondary that no master has spoken to.
     #[track_caller]
     pub fn lone_secondary() -> Node {
-        Node::secondary("s1", SocketAddr::new(loopback(), 0), true)
+        Node::secondary("s1", SocketAddr::new(loopback(), 0), &["--faults".to_owned()])
     }
 
     /// The running secondary `id`.
@@ -215,7 +216,7 @@ impl Cluster {
     pub fn start(&mut self, id: &str) {
         let seat = self.seat_mut(id);
         assert!(seat.node.is_none(), "{id} is running");
-        seat.node = Some(Node::secondary(id, seat.addr, seat.faults));
+        seat.node = Some(Node::secondary(id, seat.addr, &seat.args));
     }
 
     /// Kills the secondary `id`.

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::fields::Fields;
-use super::wait::wait_until;
+use super::wait::{DEADLINE, wait_until};
 
 /// `replog` with `args`, untouched by the environment of whoever runs the tests.
 pub fn replog(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
@@ -104,16 +105,16 @@ fn read_all(from: &mut impl Read) -> Vec<u8> {
 /// Waits for the exit; kills a child that takes too long, so that its pipes end too.
 #[track_caller]
 fn wait_for_exit(child: &mut Child, what: &str) -> ExitStatus {
-    let deadline = std::time::Instant::now() + super::wait::DEADLINE;
+    let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
             return status;
         }
-        if std::time::Instant::now() > deadline {
+        if Instant::now() > deadline {
             let _ = child.kill();
             panic!("waited in vain for {what}");
         }
-        thread::sleep(std::time::Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
