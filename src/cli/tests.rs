@@ -1,3 +1,5 @@
+//! The command line client against a fake node on loopback.
+
 use super::append::append;
 use super::arguments::{Output, Part};
 use super::list::{List, list};

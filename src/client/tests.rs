@@ -1,3 +1,5 @@
+//! The client library against a fake node on loopback.
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -212,9 +212,9 @@ pub(super) enum Outcome {
 /// What connections between nodes say. On a secondary `peer` is always the master.
 pub(super) enum PeerEvent {
     /// A connection attempt ended.
-    Dialled { to: NodeIndex, session: SessionId, result: Result<Introduced, DialError> },
+    Dialled { to: NodeIndex, session: SessionId, result: Result<Box<Introduced>, DialError> },
     /// A master introduced itself.
-    Accepted(Introduced),
+    Accepted(Box<Introduced>),
     /// Frames came.
     Messages { peer: NodeIndex, session: SessionId, messages: Vec<Message> },
     /// The connection ended; with a code if the peer is to be refused for what it sent.

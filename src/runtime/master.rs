@@ -3,25 +3,27 @@
 //! Each turn takes what has come in, numbers and writes all appends of the turn as one run, carries
 //! out what the engine decided, and hands out the answers, one message per connection.
 
+mod status;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::clock::unix_ms;
+use super::dial::{connect, dead_after};
 use super::inbox::{
     AppendRun, ClientInput, DialError, Input, Introduced, Node, Outcome, PeerEvent, Reply,
     RunOptions, View,
 };
-use super::link::{Kind, Link, tune};
+use super::link::{Kind, Link};
 use super::node::NodeError;
-use super::reader::{IntroductionError, cut, epoch_table, hello_of, read_hello};
+use super::reader::{cut, epoch_table, hello_of};
 use crate::codes::{Class, NackCode, RefuseCode};
 use crate::config::{ClusterConfig, Config};
 use crate::engine::ranges::RangeSet;
@@ -31,7 +33,6 @@ use crate::engine::{
 };
 use crate::gateway::Refusal;
 use crate::gateway::reply::Placed;
-use crate::gateway::status::{NodeStatus, SecondaryStatus, Status};
 use crate::limits::READ_CHUNK_BYTES;
 use crate::store::{LogStore, MemoryLog, RunBuilder};
 use crate::types::{
@@ -347,11 +348,11 @@ impl MasterDriver {
         now: Time,
         to: NodeIndex,
         session: SessionId,
-        result: Result<Introduced, DialError>,
+        result: Result<Box<Introduced>, DialError>,
     ) {
         match result {
             Ok(introduced) => {
-                let Introduced { hello, read, write, buffer, .. } = introduced;
+                let Introduced { hello, read, write, buffer, .. } = *introduced;
                 let driver = &self.node.driver;
                 let link = Link::start(session, to, read, write, buffer, driver);
                 let peer = self.peer(to);
@@ -687,115 +688,4 @@ impl MasterDriver {
             let _ = driver.send(Input::Peer(PeerEvent::Dialled { to, session, result })).await;
         });
     }
-
-    // ---- status ----
-
-    fn status(&self, now: Time) -> Status {
-        let engine = &self.engine;
-        let awaited = engine.secondaries().iter().zip(&self.peers);
-        let awaiting: Vec<_> = awaited
-            .filter(|(progress, _)| {
-                engine.mode() == Mode::Recovering && !progress.accepted && progress.answer.is_none()
-            })
-            .map(|(_, peer)| peer.id.as_str())
-            .collect();
-        let node = NodeStatus {
-            id: self.node.id.to_string(),
-            role: "master",
-            epoch: engine.epoch(),
-            mode: engine.mode().to_string(),
-            next: engine.last().next(),
-            commit: engine.levels().commit,
-            quorum: Some((self.cluster.quorum, self.roster.len())),
-            present: Some(engine.present()),
-            log_id: engine.log_id(),
-            uptime: now.since(Time::ZERO),
-            waiting: engine.waiting(),
-            aside: 0,
-            awaiting: awaiting.join(","),
-        };
-        let secondary = |(peer, progress): (&Peer, &crate::engine::progress::Progress)| {
-            let healthy = progress.health.health() == Health::Healthy;
-            SecondaryStatus {
-                id: peer.id.to_string(),
-                addr: peer.addr.clone(),
-                health: progress.health.health(),
-                misses: progress.health.misses(),
-                received: progress.received,
-                stored: progress.stored,
-                lag: engine.levels().held_by(1).distance_from(progress.stored),
-                lag_bytes: self.node.log.bytes_after(progress.stored),
-                inflight: progress.inflight_bytes(),
-                last_contact: peer.last_contact.map(|contact| now.since(contact)),
-                rtt: peer.rtt,
-                attempts: progress.attempts(),
-                next_retry: progress.retry_at().map(|due| due.since(now)),
-                duplicates: progress.duplicates,
-                error: peer
-                    .error
-                    .clone()
-                    .filter(|_| !healthy || peer.link.is_none() || progress.attempts() > 0),
-            }
-        };
-        let secondaries = self.peers.iter().zip(engine.secondaries()).map(secondary).collect();
-        Status { node, secondaries, master: None }
-    }
-
-    /// The lines of WAITERS, and how many. Long lists are cut: they are for reading.
-    fn waiters(&self, now: Time) -> (String, usize) {
-        use std::fmt::Write as _;
-        const LINES_MAX: usize = 10_000;
-        let mut lines = String::new();
-        let mut count = 0;
-        for (waiter, seq) in self.engine.waiters().take(LINES_MAX) {
-            let holders = self.engine.holders(seq, waiter.ack);
-            let mut missing = String::new();
-            crate::gateway::reply::write_names(&mut missing, &self.roster, |node| {
-                !holders.contains(node)
-            });
-            let age_ms = now.since(waiter.since).as_millis();
-            let (need, have) = (waiter.need, holders.len());
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                lines,
-                "seq={seq} need={need} have={have} missing={missing} age_ms={age_ms}"
-            );
-            count += 1;
-        }
-        (lines, count)
-    }
-}
-
-/// A connection whose other side takes nothing for so long is cut: as long as it takes to be judged
-/// unhealthy, within bounds.
-pub(super) fn dead_after(cluster: &ClusterConfig) -> Duration {
-    (cluster.heartbeat_interval * cluster.unhealthy_after)
-        .clamp(Duration::from_secs(2), Duration::from_secs(60))
-}
-
-async fn connect(
-    addr: &str,
-    session: SessionId,
-    hello: Hello,
-    dead_after: Duration,
-) -> Result<Introduced, DialError> {
-    let unreachable = |error: &dyn std::fmt::Display| DialError::Unreachable(error.to_string());
-    let dial = async {
-        let stream = TcpStream::connect(addr).await.map_err(|error| unreachable(&error))?;
-        tune(&stream, dead_after);
-        let (mut read, mut write) = stream.into_split();
-        let frame = Message::Hello(hello).encode().to_bytes();
-        tokio::io::AsyncWriteExt::write_all(&mut write, &frame)
-            .await
-            .map_err(|error| unreachable(&error))?;
-        let mut buffer = BytesMut::with_capacity(READ_CHUNK_BYTES);
-        match read_hello(&mut read, &mut buffer).await {
-            Ok(hello) => Ok(Introduced { session, hello, read, write, buffer }),
-            Err(IntroductionError::Refused(refuse)) => Err(DialError::Refused(refuse)),
-            Err(IntroductionError::Gone(reason)) => Err(DialError::Unreachable(reason)),
-            Err(IntroductionError::Refuse(_, reason)) => Err(DialError::Unreachable(reason)),
-        }
-    };
-    let late = DialError::Unreachable("no answer to the introduction".to_owned());
-    timeout(dead_after, dial).await.unwrap_or(Err(late))
 }

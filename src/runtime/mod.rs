@@ -7,6 +7,7 @@
 
 mod clock;
 mod dev;
+mod dial;
 mod faults;
 mod inbox;
 mod link;

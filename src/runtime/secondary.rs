@@ -158,7 +158,7 @@ impl SecondaryDriver {
 
     fn handle_peer(&mut self, now: Time, event: PeerEvent) {
         match event {
-            PeerEvent::Accepted(introduced) => self.accepted(now, introduced),
+            PeerEvent::Accepted(introduced) => self.accepted(now, *introduced),
             PeerEvent::Messages { session, messages, .. } => {
                 for message in messages {
                     if self.links.contains_key(&session) {

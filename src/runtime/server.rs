@@ -126,7 +126,7 @@ async fn introduce(node: Arc<Node>, stream: TcpStream) {
         }
         (codec::Role::Master, Role::Secondary) => {
             let session = SessionId(node.connection_number());
-            let introduced = Introduced { session, hello, read, write, buffer };
+            let introduced = Box::new(Introduced { session, hello, read, write, buffer });
             // A driver that is gone closes the connection.
             let _ = node.driver.send(Input::Peer(PeerEvent::Accepted(introduced))).await;
         }

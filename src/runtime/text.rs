@@ -218,11 +218,16 @@ impl TextSession {
 
     /// Does all that can be done without waiting for anybody but the driver.
     async fn advance(&mut self) -> Result<(), End> {
+        if self.out.is_empty() {
+            // The time to take output begins with the output.
+            self.progress = Instant::now();
+        }
         loop {
             let read = self.read_lines().await?;
             let more = self.write_replies().await?;
-            self.flush()?;
-            if !self.out.is_empty() || !(read || more) {
+            let wrote = self.flush()?;
+            // Output that left makes room for more of a list that waited for it.
+            if !self.out.is_empty() || !(read || more || wrote) {
                 return Ok(());
             }
         }
@@ -290,7 +295,10 @@ impl TextSession {
             Err(refusal) => Slot::Refused(refusal),
             Ok(Some(Command::Append { options, payload })) => {
                 match self.admit(&options, payload.len()) {
-                    Ok(options) => return Ok(self.add_append(options, line.slice(payload), runs)),
+                    Ok(options) => {
+                        self.add_append(options, line.slice(payload), runs);
+                        return Ok(());
+                    }
                     Err(refusal) => Slot::Refused(refusal),
                 }
             }
@@ -453,21 +461,23 @@ impl TextSession {
         Ok(())
     }
 
-    /// Writes what the socket takes now.
-    fn flush(&mut self) -> io::Result<()> {
+    /// Writes what the socket takes now. Returns whether that was anything.
+    fn flush(&mut self) -> io::Result<bool> {
+        let mut wrote = false;
         while !self.out.is_empty() {
             match self.write.try_write(&self.out) {
                 Ok(count) => {
                     self.out.advance(count);
+                    wrote = true;
                     self.progress = Instant::now();
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(wrote),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
         self.progress = Instant::now();
-        Ok(())
+        Ok(wrote)
     }
 }
 

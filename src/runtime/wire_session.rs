@@ -212,6 +212,10 @@ impl WireSession {
     }
 
     async fn advance(&mut self) -> Result<(), End> {
+        if self.out.is_empty() {
+            // The time to take output begins with the output.
+            self.progress = Instant::now();
+        }
         loop {
             let read = self.read_messages().await?;
             let commanded = self.carry_out_commands().await?;
@@ -219,10 +223,12 @@ impl WireSession {
             let mut flushed = Flushed::default();
             let before = self.out.bytes();
             let all = self.out.write_to(&self.write, &mut flushed)?;
-            if all || self.out.bytes() < before {
+            let wrote = self.out.bytes() < before;
+            if all || wrote {
                 self.progress = Instant::now();
             }
-            if !all || !(read || commanded || streamed) {
+            // Output that left makes room for more of a list or read that waited for it.
+            if !all || !(read || commanded || streamed || wrote) {
                 return Ok(());
             }
         }
