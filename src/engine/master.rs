@@ -187,6 +187,9 @@ impl Master {
     /// When `handle_timeout` is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
+        if self.stopping {
+            return None; // Everybody has an answer, and nobody is judged any more.
+        }
         // Once the wait for the roster is over only answers matter, and they are inputs.
         let roster_wait = (!self.roster_wait_over).then(|| self.started.after(ROSTER_WAIT));
         let of_secondaries = self.secondaries.iter().flat_map(|progress| {
@@ -435,6 +438,9 @@ impl Master {
 
     /// Does what is due. Safe to call too often.
     pub fn handle_timeout(&mut self, now: Time) {
+        if self.stopping {
+            return;
+        }
         for to in self.indices() {
             if self.progress(to).heartbeat_at <= now {
                 self.heartbeat(now, to);

@@ -57,6 +57,8 @@ pub(super) struct Flushed {
 #[derive(Debug, Default)]
 pub(super) struct FrameQueue {
     frames: VecDeque<(Kind, OutFrame)>,
+    /// The sum of what is left of them.
+    bytes: usize,
     /// The first frame is partly written.
     begun: bool,
 }
@@ -68,12 +70,13 @@ impl FrameQueue {
 
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
-        self.frames.iter().map(|(_, frame)| frame.len()).sum()
+        self.bytes
     }
 
     /// Adds a frame: control before bulk, but never into a frame that is partly written.
     pub(super) fn push(&mut self, kind: Kind, frame: OutFrame) {
         if let Kind::Entries(_) = kind {
+            self.bytes += frame.len();
             return self.frames.push_back((kind, frame));
         }
         let first = usize::from(self.begun);
@@ -84,8 +87,10 @@ impl FrameQueue {
             && let Some(older) =
                 self.frames.iter_mut().skip(first).take(control).find(|(other, _)| *other == kind)
         {
+            self.bytes = self.bytes - older.1.len() + frame.len();
             older.1 = frame;
         } else if control < CONTROL_FRAMES_MAX {
+            self.bytes += frame.len();
             self.frames.insert(first + control, (kind, frame));
         }
     }
@@ -115,6 +120,7 @@ impl FrameQueue {
     }
 
     fn written(&mut self, mut bytes: usize, flushed: &mut Flushed) {
+        self.bytes -= bytes;
         while bytes > 0
             && let Some((_, front)) = self.frames.front_mut()
         {
