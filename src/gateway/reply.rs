@@ -38,7 +38,7 @@ impl Refusal {
             ),
             Refused::Recovering => Refusal::new(
                 Code::Recovering,
-                "- the master has not yet found out what the log is, STATUS names who is awaited",
+                "- the master does not know yet what the log is, STATUS names who is awaited or in the way",
             ),
             Refused::Stopping => Refusal::new(Code::Stopping, "- this node is stopping"),
             Refused::NotFound { next } => {

@@ -78,8 +78,6 @@ pub(super) struct MasterDriver {
     next_session: u64,
     deposed: Option<(NodeId, Epoch)>,
     roster: Arc<[NodeId]>,
-    /// Whether a secondary that has a log was pointed out.
-    blocked_logged: bool,
 }
 
 impl MasterDriver {
@@ -118,7 +116,6 @@ impl MasterDriver {
             builder: None,
             next_session: 1,
             deposed: None,
-            blocked_logged: false,
         }
     }
 
@@ -403,14 +400,15 @@ impl MasterDriver {
         };
         if let Some(log_id) = facts.log_id
             && self.engine.log_id().is_none()
-            && !std::mem::replace(&mut self.blocked_logged, true)
         {
+            let peer = self.peer(to);
             error!(
-                peer = %self.peer(to).id, %log_id, entries = %stored,
+                peer = %peer.id, %log_id, entries = %stored,
                 "this master has no log but the secondary has one; it stays recovering so that \
                  nothing is lost, and this version cannot adopt that log: save it with \
-                 `replog-cli list --raw` from the secondary, then restart the secondary too"
+                 `replog-cli list --raw` from the secondary, then restart every secondary"
             );
+            peer.error = Some(format!("holds log {log_id}, which this master does not have"));
         }
         self.engine.handle_introduced(now, to, session, facts, leading);
     }

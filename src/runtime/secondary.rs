@@ -142,13 +142,13 @@ impl SecondaryDriver {
                 let _ = reply.send(NodeSet::default());
             }
             ClientInput::Fault(fault, reply) => {
-                warn!(?fault, "fault injected on demand");
+                warn!(id = %self.node.id, ?fault, "fault injected on demand");
                 self.faults.set(now, fault);
                 let _ = reply.send(());
             }
             ClientInput::Store(seq, payload, reply) => {
                 let stored = self.node.provisional().store(&self.node.log, seq, payload);
-                info!(%seq, ?stored, "entry by hand");
+                info!(id = %self.node.id, %seq, ?stored, "entry by hand");
                 let _ = reply.send(stored);
             }
         }
@@ -216,7 +216,7 @@ impl SecondaryDriver {
             self.roster = roster.unwrap_or_default().into();
             self.last_contact = Some(now);
             info!(
-                master = cut(&hello.node_id), epoch = %facts.epoch, seq = %self.engine.written(),
+                id = %self.node.id, master = cut(&hello.node_id), epoch = %facts.epoch, seq = %self.engine.written(),
                 "follows"
             );
         }
@@ -441,7 +441,7 @@ impl SecondaryDriver {
     fn closed(&mut self, session: SessionId, refuse: Option<RefuseCode>, reason: &str) {
         let Some(link) = self.links.remove(&session) else { return };
         if self.engine.session() == Some(session) {
-            info!(reason, "the master's connection ended");
+            info!(id = %self.node.id, reason, "the master's connection ended");
         }
         if let Some(code) = refuse {
             warn!(code = code.word(), reason, "master refused");

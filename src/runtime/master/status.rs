@@ -30,6 +30,7 @@ impl MasterDriver {
             aside: 0,
             awaiting: awaiting.join(","),
         };
+        let recovering = engine.mode() == Mode::Recovering;
         let secondary = |(peer, progress): (&Peer, &crate::engine::progress::Progress)| {
             let healthy = progress.health.health() == Health::Healthy;
             SecondaryStatus {
@@ -47,10 +48,9 @@ impl MasterDriver {
                 attempts: progress.attempts(),
                 next_retry: progress.retry_at().map(|due| due.since(now)),
                 duplicates: progress.duplicates,
-                error: peer
-                    .error
-                    .clone()
-                    .filter(|_| !healthy || peer.link.is_none() || progress.attempts() > 0),
+                error: peer.error.clone().filter(|_| {
+                    recovering || !healthy || peer.link.is_none() || progress.attempts() > 0
+                }),
             }
         };
         let secondaries = self.peers.iter().zip(engine.secondaries()).map(secondary).collect();
