@@ -1,3 +1,5 @@
+//! Configuration: precedence, ranges and refusals, over all keys.
+
 use std::path::Path;
 
 use super::keys::{self, About};
