@@ -59,6 +59,13 @@ pub const EPOCH_TABLE_ROWS_MAX: usize = 128;
 /// Bytes that a secondary holds back because an earlier entry is missing.
 pub const HOLD_BACK_BYTES_MAX: usize = WINDOW_BYTES_MAX + FRAME_BODY_BYTES_MAX;
 
+/// Runs that a secondary holds back: as many as a master has frames under way.
+pub const HOLD_BACK_RUNS_MAX: usize = WINDOW_FRAMES_MAX;
+
+/// Connections of masters at one secondary: the one it follows, and some that only ask. When one
+/// more comes, the one that has asked for longest goes.
+pub const MASTER_LINKS_MAX: usize = 16;
+
 /// Entries handed to a secondary by `STORE` and not yet replaced by the master's: number and bytes.
 pub const PROVISIONAL_ENTRIES_MAX: usize = 4096;
 /// See [`PROVISIONAL_ENTRIES_MAX`].

@@ -350,9 +350,16 @@ impl Master {
         if lasting {
             self.refuse(to, code);
         } else {
+            let uncounted = progress.link == Link::Dialling { counted: false };
             progress.reset_link(Link::Down);
+            if uncounted {
+                // Turned away at the door: an attempt that failed like any other.
+                self.missed(to);
+            }
         }
         if code == RefuseCode::StaleEpoch && epoch > self.epoch && self.log_id.is_some() {
+            // Nothing is numbered any more, not even what came in together with this news.
+            self.stopping = true;
             self.answer_all(Verdict::Unknown);
             self.effects.push_back(Effect::Deposed { by: to, epoch });
         }
@@ -525,6 +532,8 @@ impl Master {
         if progress.health.refused() {
             self.effects.push_back(Effect::HealthChanged { of: to, from, to: Health::Unhealthy });
         }
+        // What it holds counts no more: the levels must say so before anybody asks.
+        self.update_levels();
         self.update_mode();
     }
 
@@ -617,6 +626,8 @@ impl Master {
 
     fn fail_attempt(&mut self, now: Time, to: NodeIndex, failure: AttemptFailure) {
         if self.secondaries[to.as_usize() - 1].health.health() == Health::Unhealthy {
+            // Nothing is due from it, or time would stand still at what is.
+            self.secondaries[to.as_usize() - 1].pause();
             return;
         }
         let progress = &mut self.secondaries[to.as_usize() - 1];

@@ -231,7 +231,8 @@ impl Progress {
     /// or `None` if it acknowledges what was never sent.
     pub fn handle_ack(&mut self, now: Time, ack: AckFacts) -> Option<SeqRange> {
         let highest = ack.held.iter().last().map_or(ack.received, |range| range.last());
-        if ack.stored > ack.received || highest.max(ack.received) >= self.next {
+        let highest = highest.max(ack.received);
+        if ack.stored > ack.received || highest >= self.next {
             return None;
         }
         self.duplicates = ack.duplicates;
@@ -380,6 +381,7 @@ impl Progress {
         self.flushed = self.flushed.max(up_to);
         if self.stalled_since.is_none()
             && self.retry_at.is_none()
+            && self.health.health() != Health::Unhealthy
             && self.has_flushed_unacknowledged()
         {
             self.stalled_since = Some(now);

@@ -6,11 +6,11 @@ use super::SessionId;
 use super::quorum::Levels;
 use super::ranges::RangeSet;
 use crate::codes::{NackCode, RefuseCode};
-use crate::limits::HOLD_BACK_BYTES_MAX;
+use crate::limits::{HOLD_BACK_BYTES_MAX, HOLD_BACK_RUNS_MAX};
 use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange};
 
 /// A master may ask for an epoch at most so much higher: a wild number must not use up the space.
-const EPOCH_STEP_MAX: u64 = 1 << 32;
+pub(super) const EPOCH_STEP_MAX: u64 = 1 << 32;
 
 /// A run that arrived, checked as a chain by the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,10 +293,12 @@ impl Secondary {
         // Numbers that are here: equal, or refused; never overwritten.
         if let Some((theirs, ours)) = run.overlap {
             if theirs != ours {
-                return self.nack(session, run.range.first, NackCode::Conflict);
+                self.nack(session, run.range.first, NackCode::Conflict);
+                return self.release_held();
             }
         } else if run.before != self.tail {
-            return self.nack(session, run.range.first, NackCode::Mismatch);
+            self.nack(session, run.range.first, NackCode::Mismatch);
+            return self.release_held();
         }
         let known = run.range.intersection(SeqRange::new(Seq::FIRST, next));
         self.duplicates += if known.is_empty() { 0 } else { known.len() };
@@ -305,6 +307,8 @@ impl Secondary {
         if !new.is_empty() {
             self.tail = run.tail;
             self.effects.push_back(SecondaryEffect::Append { range: new });
+        } else {
+            self.release_held();
         }
     }
 
@@ -318,8 +322,14 @@ impl Secondary {
         assert!(up_to >= self.written, "BUG: the log became shorter");
         self.written = up_to;
         self.effects.push_back(SecondaryEffect::MakeDurable { up_to });
+        self.release_held();
+    }
+
+    /// Hands the first held run in again if its turn has come. Whatever becomes of it, this is asked
+    /// again afterwards: by `handle_written` if it is appended, by `handle_arrival` if not.
+    fn release_held(&mut self) {
         if let Some(entry) = self.held.first_entry()
-            && *entry.key() <= up_to.next()
+            && *entry.key() <= self.written.next()
         {
             let (first, (_, bytes)) = entry.remove_entry();
             self.held_bytes -= bytes;
@@ -341,13 +351,16 @@ impl Secondary {
 
     fn hold_back(&mut self, session: SessionId, run: Arrival) {
         let SeqRange { first, end } = run.range;
-        if self.held().holds(first).0 && self.held().holds(run.range.last()).0 {
+        if let (true, Some(until)) = self.held().holds(first)
+            && until >= end
+        {
             self.duplicates += run.range.len();
             self.ack_due = true;
             return;
         }
         let replaced = self.held.get(&first).map_or(0, |&(_, bytes)| bytes);
-        if self.held_bytes - replaced + run.bytes > HOLD_BACK_BYTES_MAX {
+        let too_many = self.held.len() >= HOLD_BACK_RUNS_MAX;
+        if too_many || self.held_bytes - replaced + run.bytes > HOLD_BACK_BYTES_MAX {
             return self.nack(session, first, NackCode::HoldBackFull);
         }
         self.held_bytes = self.held_bytes - replaced + run.bytes;

@@ -4,6 +4,7 @@
 //! emptiness (BookKeeper's lesson: fence and read before you write).
 
 use super::progress::Progress;
+use super::secondary::EPOCH_STEP_MAX;
 use crate::limits::ROSTER_WAIT;
 use crate::types::{Epoch, Time};
 
@@ -34,7 +35,10 @@ pub fn judge(
     if answers().any(|answer| answer.log_id.is_some()) {
         return Start::Blocked;
     }
-    let epoch = answers().map(|answer| answer.epoch).max().unwrap_or(Epoch::ZERO).next();
+    // A number that no other node could follow is not the number of an epoch.
+    let epochs =
+        answers().map(|answer| answer.epoch).filter(|epoch| epoch.number() < EPOCH_STEP_MAX);
+    let epoch = epochs.max().unwrap_or(Epoch::ZERO).next();
     let virgins = 1 + answers().count();
     let waited = now >= started.after(ROSTER_WAIT);
     let whole_roster = virgins == 1 + secondaries.len();

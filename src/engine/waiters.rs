@@ -255,14 +255,27 @@ impl Waiters {
 
     /// Forgets the waiters of a connection that is gone: it gave up waiting, not its appends.
     pub fn forget(&mut self, connection: u64) {
-        let stays = |waiter: &Waiter| waiter.token.connection != connection;
-        self.stored_appends.iter_mut().for_each(|queue| queue.retain(stays));
-        self.stored_waits.iter_mut().for_each(|map| map.retain(|_, waiter| stays(waiter)));
-        self.received_appends.retain(|_, waiter| stays(waiter));
-        self.received_waits.retain(|_, waiter| stays(waiter));
-        self.overdue.retain(|_, waiter| stays(waiter));
+        if self.waiting == 0 {
+            return;
+        }
+        let deadlines = &mut self.deadlines;
+        let mut stays = |waiter: &Waiter, id: u64| {
+            let stays = waiter.token.connection != connection;
+            if !stays {
+                disarm(deadlines, waiter, id);
+            }
+            stays
+        };
+        for queue in &mut self.stored_appends {
+            queue.retain(|waiter| stays(waiter, 0));
+        }
+        for waits in &mut self.stored_waits {
+            waits.retain(|&(_, id), waiter| stays(waiter, id));
+        }
+        self.received_appends.retain(|_, waiter| stays(waiter, 0));
+        self.received_waits.retain(|&(_, id), waiter| stays(waiter, id));
+        self.overdue.retain(|_, waiter| waiter.token.connection != connection);
         self.waiting = self.iter().map(|waiter| waiter.range.len()).sum();
-        // Deadlines of those forgotten find nobody when they come.
     }
 
     /// Every waiter, in no particular order.
@@ -395,11 +408,14 @@ mod tests {
     #[test]
     fn a_connection_that_is_gone_is_forgotten_and_nobody_else() {
         let mut waiters = Waiters::new(3);
-        waiters.push_append(run(1, 1, 4, 3, AckLevel::Stored));
+        let deadline = Some(Time::from_micros(5));
+        waiters.push_append(Waiter { deadline, ..run(1, 1, 4, 3, AckLevel::Stored) });
         waiters.push_append(run(2, 5, 9, 3, AckLevel::Stored));
-        waiters.push_append(run(3, 10, 12, 3, AckLevel::Received));
+        waiters.push_append(Waiter { deadline, ..run(3, 10, 12, 3, AckLevel::Received) });
+        waiters.push_wait(Waiter { deadline, ..run(5, 2, 2, 3, AckLevel::Stored) });
+        waiters.push_wait(Waiter { deadline, ..run(7, 3, 3, 3, AckLevel::Received) });
         waiters.forget(1);
-        assert_eq!(waiters.waiting(), 5);
+        assert_eq!((waiters.waiting(), waiters.next_deadline()), (5, None));
         assert_eq!(shown(&waiters.drain()), [(2, "5..9".into())]);
     }
 }

@@ -68,6 +68,11 @@ impl FrameQueue {
         self.frames.is_empty()
     }
 
+    /// Frames that wait.
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

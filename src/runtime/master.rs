@@ -33,7 +33,7 @@ use crate::engine::{
 };
 use crate::gateway::Refusal;
 use crate::gateway::reply::Placed;
-use crate::limits::READ_CHUNK_BYTES;
+use crate::limits::{ACK_RANGES_MAX, READ_CHUNK_BYTES};
 use crate::store::{LogStore, MemoryLog, RunBuilder};
 use crate::types::{
     AckLevel, Digest, Epoch, LogId, NodeId, NodeIndex, PrefixId, RunId, Seq, SeqRange, Time,
@@ -53,6 +53,8 @@ struct Peer {
     link: Option<Link>,
     /// The HELLO that awaits its answer named an epoch.
     leading: bool,
+    /// A HELLO of ours on this connection has no answer yet.
+    introducing: bool,
     last_contact: Option<Time>,
     heartbeat: u64,
     heartbeat_sent: Time,
@@ -94,6 +96,7 @@ impl MasterDriver {
             addr: secondary.addr.clone(),
             link: None,
             leading: false,
+            introducing: false,
             last_contact: None,
             heartbeat: 0,
             heartbeat_sent: Time::ZERO,
@@ -417,13 +420,13 @@ impl MasterDriver {
         let epoch = self.engine.epoch();
         match message {
             Message::Ack(ack) if ack.epoch == epoch.number() => {
-                let held = ack
-                    .held
-                    .iter()
-                    .map(|range| SeqRange::inclusive(Seq::new(range.first), Seq::new(range.last)));
+                let Some(held) = held_ranges(&ack) else {
+                    let reason = "an ACK whose held ranges are not ascending".to_owned();
+                    let code = Some(RefuseCode::BadFrame);
+                    return self.disconnected(from, session, code, reason);
+                };
                 let (stored, received) = (Seq::new(ack.stored), Seq::new(ack.received));
                 debug!(peer = %self.peer(from).id, seq = ack.stored, received = ack.received, held = ack.held.len(), "ack");
-                let held = RangeSet::of(held);
                 self.peer(from).nack = None;
                 let facts = AckFacts { stored, received, held, duplicates: ack.duplicates };
                 self.engine.handle_ack(now, from, session, facts);
@@ -446,7 +449,14 @@ impl MasterDriver {
                     peer.rtt = Some(now.since(peer.heartbeat_sent));
                 }
             }
-            Message::Hello(hello) => self.introduced(now, from, session, &hello),
+            // Only as an answer: positions travel in ACKs otherwise.
+            Message::Hello(hello) if std::mem::take(&mut self.peer(from).introducing) => {
+                self.introduced(now, from, session, &hello);
+            }
+            Message::Ack(_) | Message::Nack(_) => {
+                let reason = "a frame of another epoch".to_owned();
+                self.disconnected(from, session, Some(RefuseCode::StaleEpoch), reason);
+            }
             Message::Refuse(refuse) => {
                 self.note_refusal(from, &refuse);
                 self.peer(from).link = None;
@@ -511,7 +521,8 @@ impl MasterDriver {
                 Effect::Dial { to } => self.dial(to),
                 Effect::Introduce { to, .. } => {
                     let hello = Message::Hello(self.hello(to));
-                    self.peer(to).leading = true;
+                    let peer = self.peer(to);
+                    (peer.leading, peer.introducing) = (true, true);
                     self.push(now, to, Kind::Control, &hello);
                 }
                 Effect::Close { to, code, .. } => {
@@ -672,7 +683,7 @@ impl MasterDriver {
         let hello = self.hello(to);
         let leading = hello.epoch > 0;
         let peer = self.peer(to);
-        (peer.leading, peer.heartbeat) = (leading, 0);
+        (peer.leading, peer.introducing, peer.heartbeat) = (leading, false, 0);
         peer.link = None;
         let addr = peer.addr.clone();
         let (driver, stop) = (self.node.driver.clone(), self.node.stop.clone());
@@ -686,4 +697,18 @@ impl MasterDriver {
             let _ = driver.send(Input::Peer(PeerEvent::Dialled { to, session, result })).await;
         });
     }
+}
+
+/// The held ranges of an ACK; `None` if they are too many, or not ascending and apart.
+fn held_ranges(ack: &codec::Ack) -> Option<RangeSet> {
+    let mut behind = ack.received;
+    for range in &ack.held {
+        if range.first <= behind || range.last < range.first {
+            return None;
+        }
+        behind = range.last;
+    }
+    let range =
+        |range: &codec::HeldRange| SeqRange::inclusive(Seq::new(range.first), Seq::new(range.last));
+    (ack.held.len() <= ACK_RANGES_MAX).then(|| RangeSet::of(ack.held.iter().map(range)))
 }

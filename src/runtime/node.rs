@@ -67,6 +67,9 @@ impl NodeError {
     }
 }
 
+/// How long connections of a deposed master have for their last replies.
+const LAST_WORDS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// A node whose addresses are taken but that does not serve yet.
 pub(super) struct Bound {
     pub(super) config: Config,
@@ -157,7 +160,11 @@ pub(super) async fn serve(bound: Bound, stop: CancellationToken) -> Result<(), N
     stopping.cancel();
     tasks.close();
     let outcome = match outcome {
-        Some(outcome) => outcome,
+        Some(outcome) => {
+            // What the driver said last is still on its way to clients.
+            let _ = timeout(LAST_WORDS_TIMEOUT, tasks.wait()).await;
+            outcome
+        }
         None => {
             let gone = async {
                 let all_gone = timeout(STOP_TIMEOUT, tasks.wait()).await;

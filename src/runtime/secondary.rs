@@ -19,13 +19,14 @@ use crate::engine::secondary::MasterHello;
 use crate::engine::{Arrival, Levels, Secondary, SecondaryEffect, SessionId};
 use crate::gateway::Refusal;
 use crate::gateway::status::{MasterStatus, NodeStatus, Status};
+use crate::limits::{MASTER_LINKS_MAX, NODES_MAX};
 use crate::store::{LogStore, MemoryLog, Run};
 use crate::types::{
     Digest, Epoch, LogId, NodeId, NodeIndex, NodeSet, PrefixId, RunId, Seq, SeqRange, Time,
 };
 use crate::wire::Message;
 use crate::wire::codec::{
-    Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack,
+    Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack, Role,
 };
 
 /// See the module.
@@ -184,6 +185,12 @@ impl SecondaryDriver {
         let Introduced { session, hello, read, write, buffer } = introduced;
         let driver = &self.node.driver;
         let link = Link::start(session, NodeIndex::MASTER, read, write, buffer, driver);
+        if self.links.len() >= MASTER_LINKS_MAX
+            && let Some(&oldest) =
+                self.links.keys().find(|&&other| self.engine.session() != Some(other))
+        {
+            self.closed(oldest, Some(RefuseCode::Busy), "too many masters ask");
+        }
         self.links.insert(session, link);
         self.introduced(now, session, &hello);
     }
@@ -194,6 +201,14 @@ impl SecondaryDriver {
             let reason = format!("this is {}, not {}", self.node.id, cut(&hello.peer_id));
             return self.refuse(session, RefuseCode::WrongNode, &reason);
         }
+        let roster: Result<Vec<NodeId>, _> = hello.roster.iter().map(|id| id.parse()).collect();
+        let roster = match roster {
+            Ok(roster) if roster.len() <= NODES_MAX && is_address(&hello.master_addr) => roster,
+            _ => {
+                let reason = "a roster or address that cannot be";
+                return self.refuse(session, RefuseCode::BadFrame, reason);
+            }
+        };
         let facts = MasterHello {
             log_id: hello.log_id.map(LogId::new),
             epoch: Epoch::new(hello.epoch),
@@ -212,8 +227,7 @@ impl SecondaryDriver {
         self.carry_out(now, None);
         if facts.epoch > Epoch::ZERO {
             self.master_addr.clone_from(&hello.master_addr);
-            let roster: Result<Vec<NodeId>, _> = hello.roster.iter().map(|id| id.parse()).collect();
-            self.roster = roster.unwrap_or_default().into();
+            self.roster = roster.into();
             self.last_contact = Some(now);
             info!(
                 id = %self.node.id, master = cut(&hello.node_id), epoch = %facts.epoch, seq = %self.engine.written(),
@@ -240,7 +254,7 @@ impl SecondaryDriver {
                     self.handle_append(now, frame);
                 }
             }
-            Message::Heartbeat(heartbeat) => {
+            Message::Heartbeat(heartbeat) if followed || heartbeat.epoch == 0 => {
                 let epoch = Epoch::new(heartbeat.epoch);
                 if followed {
                     if !self.engine.admits(session, epoch) {
@@ -251,7 +265,9 @@ impl SecondaryDriver {
                 let ack = HeartbeatAck { epoch: heartbeat.epoch, number: heartbeat.number };
                 self.push(now, session, Kind::Heartbeat, &Message::HeartbeatAck(ack));
             }
-            Message::Hello(hello) => self.introduced(now, session, &hello),
+            Message::Hello(hello) if hello.role == Role::Master => {
+                self.introduced(now, session, &hello);
+            }
             Message::Refuse(refuse) => {
                 let code = RefuseCode::from_number(refuse.code).map_or("unknown", |c| c.word());
                 warn!(code, reason = cut(&refuse.reason), "refused by the master");
@@ -457,7 +473,7 @@ impl SecondaryDriver {
     }
 
     fn take_levels(&mut self, levels: WireLevels) {
-        let held_by = levels.held_by.into_iter().map(Seq::new).collect();
+        let held_by = levels.held_by.into_iter().take(NODES_MAX).map(Seq::new).collect();
         self.engine.handle_levels(Seq::new(levels.commit), held_by);
     }
 
@@ -525,4 +541,9 @@ impl SecondaryDriver {
         };
         Status { node, secondaries: Vec::new(), master: Some(master) }
     }
+}
+
+/// Whether a text may stand as an address in replies to clients.
+fn is_address(text: &str) -> bool {
+    text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -90,9 +89,11 @@ async fn turn_away(door: Door, stream: TcpStream, max: usize) {
             let detail = format!("connections={max} - {reason}, try again later");
             let mut line = BytesMut::new();
             Refusal::new(crate::codes::Code::Busy, detail).write(&mut line);
-            let (_, mut write) = stream.into_split();
+            let (read, write) = stream.into_split();
             // Somebody who does not take one line is just closed.
-            let _ = tokio::time::timeout(Duration::from_secs(1), write.write_all(&line)).await;
+            if write.try_write(&line).is_ok_and(|count| count == line.len()) {
+                text::drain(read, write, Duration::from_secs(1)).await;
+            }
         }
         Door::Wire => {
             let (read, write) = stream.into_split();
@@ -103,7 +104,7 @@ async fn turn_away(door: Door, stream: TcpStream, max: usize) {
 
 /// Finds out who dialled, and hands the connection to whoever serves that role.
 async fn introduce(node: Arc<Node>, stream: TcpStream) {
-    let (mut read, mut write) = stream.into_split();
+    let (mut read, write) = stream.into_split();
     let mut buffer = BytesMut::new();
     let hello = tokio::select! {
         hello = read_hello(&mut read, &mut buffer) => hello,
@@ -132,8 +133,7 @@ async fn introduce(node: Arc<Node>, stream: TcpStream) {
         }
         _ => {
             let reason = format!("this node is a {}", node.role);
-            let frame = wire_session::refuse_frame(RefuseCode::WrongRole, &reason).to_bytes();
-            let _ = write.write_all(&frame).await; // A peer that is gone needs no reason.
+            reader::refuse(read, write, RefuseCode::WrongRole, 0, &reason).await;
         }
     }
 }

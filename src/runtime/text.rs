@@ -75,6 +75,8 @@ struct TextSession {
     front: u64,
     /// Appends and waits without an answer.
     waiting: u64,
+    /// Bytes of the lines of commands that wait for their turn.
+    line_bytes: usize,
     active: Active,
     /// No more input is taken: the client closed its side, QUIT, or an error that ends it.
     input_ended: bool,
@@ -109,6 +111,7 @@ pub(super) async fn serve(node: Arc<Node>, stream: TcpStream) {
         slots: VecDeque::new(),
         front: 0,
         waiting: 0,
+        line_bytes: 0,
         active: Active::None,
         input_ended: false,
         closing: false,
@@ -128,7 +131,7 @@ pub(super) async fn serve(node: Arc<Node>, stream: TcpStream) {
 
 /// Throws away what a client still sends, for a while: closing over unread bytes would destroy the
 /// last reply on its way.
-async fn drain(
+pub(super) async fn drain(
     mut read: tokio::net::tcp::OwnedReadHalf,
     mut write: OwnedWriteHalf,
     at_most: std::time::Duration,
@@ -168,7 +171,8 @@ impl TextSession {
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     // What has arrived is still answered.
-                    while matches!(read.try_read_buf(&mut self.input), Ok(count) if count > 0) {}
+                    while self.input.len() < self.node.limits.output_max
+                        && matches!(read.try_read_buf(&mut self.input), Ok(count) if count > 0) {}
                 }
                 answered = replies.recv() => match answered {
                     Some(answered) => {
@@ -204,6 +208,7 @@ impl TextSession {
             && self.waiting < self.node.limits.waiting_max as u64
             && self.slots.len() < self.node.limits.waiting_max
             && self.out.len() < self.node.limits.output_max
+            && self.line_bytes < self.node.limits.output_max
             && !self.tail_waits
     }
 
@@ -325,6 +330,7 @@ impl TextSession {
                 self.closing |= command == Command::Quit;
                 // The line behind a TAIL ends it, so it is not taken before the TAIL has begun.
                 self.tail_waits |= matches!(command, Command::Tail { .. });
+                self.line_bytes += line.len();
                 Slot::Command(command, line)
             }
         };
@@ -435,6 +441,7 @@ impl TextSession {
             }
             self.front += 1;
             if let Some(Slot::Command(command, line)) = self.slots.pop_front() {
+                self.line_bytes -= line.len();
                 self.begin(command, &line).await?;
             }
         }

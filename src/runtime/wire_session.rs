@@ -27,7 +27,7 @@ use crate::limits::{
 use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern};
 use crate::wire::codec::{
     self, AckKind, AppendReply, AppendRequest, CommandHead, Concern, EntriesHead, ReadLevel,
-    Refuse, RequestRefused, TailStart, Timeout, encode_entries,
+    RequestRefused, TailStart, Timeout, encode_entries,
 };
 use crate::wire::{FrameDecoder, Message, OutFrame, reserve_for_read};
 
@@ -44,7 +44,7 @@ struct Pending {
 /// A read or tail on its way.
 enum Stream {
     Read { id: u64, cursor: Cursor, level: Level },
-    Tail { id: u64, tail: Tail },
+    Tail { id: u64, tail: Tail, idle_at: Instant },
 }
 
 impl Stream {
@@ -85,11 +85,12 @@ struct WireSession {
     next_slot: u64,
     waiting: u64,
     commands: VecDeque<(u64, Command, Bytes)>,
+    /// Bytes of their lines.
+    command_bytes: usize,
     list: Option<(u64, List)>,
     streams: VecDeque<Stream>,
     input_ended: bool,
     progress: Instant,
-    idle_at: Instant,
 }
 
 /// Serves a client that has introduced itself until it goes.
@@ -118,11 +119,11 @@ pub(super) async fn serve(
         next_slot: 0,
         waiting: 0,
         commands: VecDeque::new(),
+        command_bytes: 0,
         list: None,
         streams: VecDeque::new(),
         input_ended: false,
         progress: Instant::now(),
-        idle_at: Instant::now(),
         node,
     };
     wire.out.push(Kind::Entries(Seq::ZERO), answer);
@@ -130,6 +131,10 @@ pub(super) async fn serve(
     // A driver that is gone needs not be told.
     let _ = session::tell(&wire.node, ClientInput::Closed { connection }).await;
     if let End::Refuse(code, reason) = end {
+        // Replies that the socket takes go first; into the middle of a frame nothing can be said.
+        if !matches!(wire.out.write_to(&wire.write, &mut Flushed::default()), Ok(true)) {
+            return;
+        }
         debug!(connection, code = code.word(), reason, "client refused");
         super::reader::refuse(read, wire.write, code, 0, &reason).await;
     }
@@ -160,7 +165,13 @@ impl WireSession {
             if !blocked && (self.input_ended || stopping) && self.is_idle(stopping) {
                 return End::Clean;
             }
-            let tailing = !blocked && self.streams.iter().any(|s| matches!(s, Stream::Tail { .. }));
+            let idle_at = self.streams.iter().filter_map(|stream| match stream {
+                Stream::Tail { idle_at, .. } => Some(*idle_at),
+                Stream::Read { .. } => None,
+            });
+            let idle_at = idle_at.min().filter(|_| !blocked);
+            let tailing = idle_at.is_some();
+            let idle_at = idle_at.unwrap_or_else(Instant::now);
             let reading = self.takes_input() && !stopping;
             reserve_for_read(&mut self.input);
             let stalled = self.progress + self.node.limits.write_timeout;
@@ -169,7 +180,8 @@ impl WireSession {
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     // What has arrived is still answered.
-                    while matches!(read.try_read_buf(&mut self.input), Ok(count) if count > 0) {}
+                    while self.input.len() < self.node.limits.output_max
+                        && matches!(read.try_read_buf(&mut self.input), Ok(count) if count > 0) {}
                 }
                 answered = replies.recv() => match answered {
                     Some(answered) => {
@@ -189,7 +201,7 @@ impl WireSession {
                     Err(_) => return End::Broken,
                 },
                 _ = view.changed(), if tailing => {}
-                () = sleep_until(self.idle_at), if tailing => self.tell_idle(),
+                () = sleep_until(idle_at), if tailing => self.tell_idle(),
                 () = sleep_until(stalled), if blocked => {
                     let reason = "the client does not take its output".to_owned();
                     return End::Refuse(RefuseCode::SlowReader, reason);
@@ -202,6 +214,8 @@ impl WireSession {
         !self.input_ended
             && self.waiting < self.node.limits.waiting_max as u64
             && self.out.bytes() < self.node.limits.output_max
+            && self.out.len() < self.node.limits.waiting_max
+            && self.command_bytes < self.node.limits.output_max
     }
 
     /// Whether nobody waits for anything; a tail has no end of its own.
@@ -270,7 +284,8 @@ impl WireSession {
                 let options = options_of(wait.concern, wait.ack, wait.timeout);
                 // A wait sees the appends before it.
                 self.submit(runs).await?;
-                self.wait(wait.id, Seq::new(wait.seq), options, false).await?;
+                let no_node = wait.concern == Concern::Nodes(0);
+                self.wait(wait.id, Seq::new(wait.seq), options, no_node, false).await?;
             }
             Message::ReadRequest(read) => {
                 let level = level_of(read.level);
@@ -290,7 +305,10 @@ impl WireSession {
                 };
                 let stream = level_of(tail.level)
                     .and_then(|level| Tail::start(&self.node, start, level))
-                    .map(|state| Stream::Tail { id: tail.id, tail: state });
+                    .map(|state| {
+                        let idle_at = Instant::now() + self.node.heartbeat_interval;
+                        Stream::Tail { id: tail.id, tail: state, idle_at }
+                    });
                 self.add_stream(tail.id, stream);
             }
             Message::Cancel(cancel) => {
@@ -319,7 +337,8 @@ impl WireSession {
         buffer: Bytes,
         runs: &mut Vec<AppendRun>,
     ) -> Result<(), End> {
-        let Some(spans) = payload_spans(&buffer, head.count) else {
+        let last_id = head.id.checked_add(u64::from(head.count));
+        let Some(spans) = payload_spans(&buffer, head.count).filter(|_| last_id.is_some()) else {
             let reason = "the payloads of an APPEND_REQUEST do not fill its tail".to_owned();
             return Err(End::Refuse(RefuseCode::BadFrame, reason));
         };
@@ -377,10 +396,16 @@ impl WireSession {
         id: u64,
         seq: Seq,
         options: RunOptions,
+        no_node: bool,
         as_line: bool,
     ) -> Result<(), End> {
         if self.node.role == Role::Secondary {
             self.answer_refused(id, &session::master_only(), as_line);
+            return Ok(());
+        }
+        if no_node {
+            let refusal = Refusal::bad_write_concern("0", self.node.roster().len());
+            self.answer_refused(id, &refusal, as_line);
             return Ok(());
         }
         let slot = self.add_pending(id, 1, as_line);
@@ -426,7 +451,7 @@ impl WireSession {
                         self.answer_refused(id, &session::master_only(), true);
                     }
                     Err(refusal) => self.answer_refused(id, &refusal, true),
-                    Ok(options) => self.wait(id, seq, options, true).await?,
+                    Ok(options) => self.wait(id, seq, options, false, true).await?,
                 }
             }
             Ok(Some(Command::Tail { .. })) => {
@@ -437,7 +462,10 @@ impl WireSession {
                 let detail = "- too many commands under way on this connection";
                 self.answer_refused(id, &Refusal::new(Code::Busy, detail), true);
             }
-            Ok(Some(command)) => self.commands.push_back((id, command, line)),
+            Ok(Some(command)) => {
+                self.command_bytes += line.len();
+                self.commands.push_back((id, command, line));
+            }
         }
         Ok(())
     }
@@ -520,6 +548,7 @@ impl WireSession {
                 continue;
             }
             let Some((id, command, line)) = self.commands.pop_front() else { break };
+            self.command_bytes -= line.len();
             any = true;
             match command {
                 Command::List { from, limit, level } => {
@@ -545,7 +574,6 @@ impl WireSession {
                 Refusal::new(Code::Busy, "- too many reads under way on this connection")
             }
             Ok(stream) => {
-                self.idle_at = Instant::now() + self.node.heartbeat_interval;
                 return self.streams.push_back(stream);
             }
             Err(refusal) => refusal,
@@ -566,17 +594,16 @@ impl WireSession {
                 Stream::Read { id, cursor, level } => {
                     any = true;
                     let (id, level) = (*id, *level);
-                    self.send_entries(id, cursor, level)
+                    self.send_entries(id, cursor, level, true)
                 }
-                Stream::Tail { id, tail } => {
+                Stream::Tail { id, tail, idle_at } => {
                     let mut cursor = tail.cursor(&self.node);
                     if !cursor.is_done() {
                         any = true;
                         let (id, level) = (*id, tail.level);
-                        cursor.end = cursor.end.next(); // Never the last frame of a tail.
-                        self.send_entries(id, &mut cursor, level);
+                        self.send_entries(id, &mut cursor, level, false);
                         tail.next = cursor.next;
-                        self.idle_at = Instant::now() + self.node.heartbeat_interval;
+                        *idle_at = Instant::now() + self.node.heartbeat_interval;
                     }
                     false
                 }
@@ -588,10 +615,11 @@ impl WireSession {
         any
     }
 
-    /// Sends the next piece of a stream. Returns whether it was the last.
-    fn send_entries(&mut self, id: u64, cursor: &mut Cursor, level: Level) -> bool {
+    /// Sends the next piece of a stream; `ends` tells whether the stream ends with its cursor.
+    /// Returns whether it was the last.
+    fn send_entries(&mut self, id: u64, cursor: &mut Cursor, level: Level, ends: bool) -> bool {
         let slice = cursor.read(&self.node, RUN_BYTES_MAX);
-        let end = cursor.is_done();
+        let end = ends && cursor.is_done();
         let head = EntriesHead {
             first: slice.range.map_or(0, |range| range.first.number()),
             count: slice.range.map_or(0, |range| range.len()) as u32, // At most RUN_ENTRIES_MAX.
@@ -618,12 +646,19 @@ impl WireSession {
     }
 
     fn tell_idle(&mut self) {
-        self.idle_at = Instant::now() + self.node.heartbeat_interval;
-        for at in 0..self.streams.len() {
-            if let Stream::Tail { id, tail } = &self.streams[at] {
-                let head = self.entries_head(*id, tail.level, false);
-                self.out.push(Kind::Entries(Seq::ZERO), encode_entries(&head, Vec::new()));
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for stream in &mut self.streams {
+            if let Stream::Tail { id, tail, idle_at } = stream
+                && *idle_at <= now
+            {
+                *idle_at = now + self.node.heartbeat_interval;
+                due.push((*id, tail.level));
             }
+        }
+        for (id, level) in due {
+            let head = self.entries_head(id, level, false);
+            self.out.push(Kind::Entries(Seq::ZERO), encode_entries(&head, Vec::new()));
         }
     }
 }
@@ -686,9 +721,4 @@ fn level_of(level: ReadLevel) -> Result<Level, Refusal> {
 
 fn on_wire(refusal: &Refusal) -> codec::Refusal {
     codec::Refusal { code: refusal.code.number(), detail: refusal.detail.clone() }
-}
-
-/// The REFUSE of a door that is closed.
-pub(super) fn refuse_frame(code: RefuseCode, reason: &str) -> OutFrame {
-    Message::Refuse(Refuse { code: code.number(), epoch: 0, reason: reason.to_owned() }).encode()
 }
