@@ -1,0 +1,215 @@
+//! Connections by the wire protocol, with a client and a secondary played byte for byte.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use common::{Cluster, Gateway, replog};
+use replog::wire::codec::*;
+use replog::wire::{FrameDecoder, Message};
+
+/// A failure bound, never a measure.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Wire {
+    stream: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Wire {
+    fn over(stream: TcpStream) -> Wire {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        Wire { stream, buffer: BytesMut::new() }
+    }
+
+    fn client(addr: SocketAddr) -> Wire {
+        let mut wire = Wire::over(TcpStream::connect(addr).expect("the node listens"));
+        wire.send(&Message::Hello(hello(Role::Client, "test")));
+        assert!(matches!(wire.receive(), Message::Hello(_)), "a client is answered by a HELLO");
+        wire
+    }
+
+    fn send(&mut self, message: &Message) {
+        let bytes = message.encode().to_bytes();
+        self.stream.write_all(&bytes).expect("the node reads");
+    }
+
+    fn receive(&mut self) -> Message {
+        let decoder = FrameDecoder { body_bytes_max: 1 << 20 };
+        loop {
+            let frame = decoder.decode(&mut self.buffer).expect("the node sends good frames");
+            if let Some(frame) = frame {
+                return Message::decode(frame).expect("a good body").expect("a known type");
+            }
+            let mut chunk = [0; 4096];
+            let count = self.stream.read(&mut chunk).expect("the node answers in time");
+            assert!(count > 0, "the node closed the connection");
+            self.buffer.extend_from_slice(&chunk[..count]);
+        }
+    }
+}
+
+fn hello(role: Role, node_id: &str) -> Hello {
+    Hello {
+        version_min: 1,
+        version_max: 1,
+        role,
+        node_id: node_id.to_owned(),
+        peer_id: String::new(),
+        log_id: None,
+        epoch: 0,
+        run_id: 0,
+        epoch_table: vec![],
+        stored: 0,
+        tail_epoch: 0,
+        tail_digest: 0,
+        commit: 0,
+        vouches: false,
+        roster: vec![],
+        master_addr: String::new(),
+        frame_bytes_max: 1 << 20,
+        payload_bytes_max: 1 << 20,
+        window_bytes: 16 << 20,
+    }
+}
+
+#[test]
+fn a_tail_shows_nothing_beyond_its_level() {
+    let cluster = Cluster::of(2).start();
+    let mut text = cluster.client();
+    text.ok("APPEND w=all committed");
+    cluster.client_of("s1").ok("DELAY every=60s");
+    cluster.client_of("s2").ok("DELAY every=60s");
+    text.ok("APPEND w=1 only the master has this");
+    let mut wire = Wire::client(cluster.master.ready.wire);
+    let (start, level) = (TailStart::From(1), ReadLevel::Committed);
+    wire.send(&Message::TailRequest(TailRequest { id: 7, start, level }));
+    let mut shown = 0;
+    // An idle frame comes when all that the level shows was sent.
+    loop {
+        let Message::Entries(head, _) = wire.receive() else { panic!("a tail is answered so") };
+        shown += head.count;
+        assert_eq!((head.next, head.commit, head.end), (2, 1, false));
+        if head.count == 0 {
+            break;
+        }
+    }
+    assert_eq!(shown, 1, "the second entry is held by the master only");
+}
+
+#[test]
+fn a_wait_for_no_node_is_refused_like_an_append() {
+    let cluster = Cluster::of(0).start();
+    cluster.client().ok("APPEND x");
+    let mut wire = Wire::client(cluster.master.ready.wire);
+    let (concern, ack, timeout) = (Concern::Nodes(0), AckKind::Default, Timeout::Default);
+    wire.send(&Message::WaitRequest(WaitRequest { id: 1, seq: 1, concern, ack, timeout }));
+    let Message::AppendReply(reply) = wire.receive() else { panic!("a wait is answered so") };
+    assert!(matches!(reply.outcome, Outcome::Refused(Refusal { code: 2, .. })), "{reply:?}");
+}
+
+#[test]
+fn an_id_that_would_run_over_is_refused_and_costs_only_its_connection() {
+    let cluster = Cluster::of(0).start();
+    let mut wire = Wire::client(cluster.master.ready.wire);
+    let request = AppendRequest {
+        id: u64::MAX,
+        count: 2,
+        concern: Concern::Default,
+        ack: AckKind::Default,
+        timeout: Timeout::Default,
+        producer: None,
+        match_seq: None,
+        atomic: false,
+    };
+    wire.send(&Message::AppendRequest(request, vec![0; 8].into()));
+    assert!(matches!(wire.receive(), Message::Refuse(Refuse { code: 1, .. })));
+    assert_eq!(cluster.client().ok("APPEND x").number("seq"), 1);
+}
+
+/// Plays the secondary s1 up to the moment at which `act` takes over with the first APPEND.
+fn play_secondary(listener: TcpListener, act: impl Fn(&mut Wire) + Send + 'static) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut wire = Wire::over(stream);
+            loop {
+                match wire.receive() {
+                    Message::Hello(master) => {
+                        let mut answer = hello(Role::Secondary, "s1");
+                        if master.epoch > 0 {
+                            answer.log_id = master.log_id;
+                            (answer.epoch, answer.run_id) = (master.epoch, master.run_id);
+                        }
+                        wire.send(&Message::Hello(answer));
+                    }
+                    Message::Heartbeat(beat) => {
+                        let ack = HeartbeatAck { epoch: beat.epoch, number: beat.number };
+                        wire.send(&Message::HeartbeatAck(ack));
+                    }
+                    Message::Append(..) => {
+                        act(&mut wire);
+                        break;
+                    }
+                    other => panic!("a master does not send {other:?}"),
+                }
+            }
+        }
+    });
+}
+
+fn master_of(listener: &TcpListener) -> (common::Process, common::Ready) {
+    let addr = listener.local_addr().expect("it is bound");
+    let secondary = format!("s1={addr}");
+    let flags = ["master", "--listen", "127.0.0.1:0", "--gateway", "127.0.0.1:0"];
+    let process = common::Process::spawn(
+        "master",
+        replog(flags.iter().copied().chain(["--secondary", &secondary])),
+    );
+    let ready = process.wait_ready();
+    (process, ready)
+}
+
+#[test]
+fn clients_of_a_deposed_master_are_told_that_nobody_knows() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let (_master, ready) = master_of(&listener);
+    play_secondary(listener, |wire| {
+        let reason = "epoch 9 was promised".to_owned();
+        wire.send(&Message::Refuse(Refuse { code: 10, epoch: 9, reason }));
+    });
+    let mut client = Gateway::connect(ready.gateway);
+    common::wait_until("the master accepts appends", || {
+        client.cmd("HEALTH").starts_with("OK mode=normal").then_some(())
+    });
+    let reply = client.cmd("APPEND w=2 whose fate is open");
+    assert!(reply.starts_with("UNKNOWN seq=1 epoch=1 have=1/2"), "{reply}");
+}
+
+#[test]
+fn a_secondary_that_introduces_itself_unasked_is_sent_away_and_nobody_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let (_master, ready) = master_of(&listener);
+    let (told, refused) = std::sync::mpsc::channel();
+    play_secondary(listener, move |wire| {
+        wire.send(&Message::Hello(hello(Role::Secondary, "s1")));
+        let refuse = loop {
+            match wire.receive() {
+                Message::Refuse(refuse) => break refuse,
+                Message::Append(..) | Message::Heartbeat(_) => {}
+                other => panic!("a master does not send {other:?}"),
+            }
+        };
+        // The test may have ended.
+        let _ = told.send(refuse.code);
+    });
+    let mut client = Gateway::connect(ready.gateway);
+    common::wait_until("the master accepts appends", || {
+        client.cmd("HEALTH").starts_with("OK mode=normal").then_some(())
+    });
+    client.ok("APPEND w=1 x");
+    assert_eq!(refused.recv_timeout(PATIENCE), Ok(1), "bad-frame");
+    client.ok("APPEND w=1 the master goes on");
+}
