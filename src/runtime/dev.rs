@@ -1,10 +1,11 @@
 //! `replog dev`: a whole cluster in one process, for a first look.
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::node::{Bound, NodeError, bind, serve};
-use crate::config::DevConfig;
+use crate::config::{DevConfig, Role};
 use crate::logging::announce;
 
 /// Runs the cluster until `stop`, or until one of its nodes cannot go on.
@@ -27,17 +28,17 @@ pub async fn run_dev(dev: DevConfig, stop: CancellationToken) -> Result<(), Node
         }
     }
     let hint = hint(&nodes);
-    let gateway = nodes.first().and_then(|master| master.gateway_addr);
+    let (accepts, accepted) = oneshot::channel();
+    let mut accepts = Some(accepts);
     let count = nodes.len();
     let mut running = JoinSet::new();
     for node in nodes.into_iter().rev() {
         let (id, stop) = (node.config.node.id.clone(), stop.clone());
-        running.spawn(async move { (id, serve(node, stop).await) });
+        let accepts = accepts.take_if(|_| node.config.role == Role::Master);
+        running.spawn(async move { (id, serve(node, stop, accepts).await) });
     }
     let ready = async {
-        if let Some(gateway) = gateway
-            && until_normal(gateway).await.is_ok()
-        {
+        if accepted.await.is_ok() {
             announce(&format!("ready cluster nodes={count} mode=normal"));
             hint.iter().for_each(|line| announce(line));
         }
@@ -66,25 +67,6 @@ async fn until_all_ended(
         }
     }
     outcome
-}
-
-/// Waits until the master accepts appends, asking as any client would.
-async fn until_normal(gateway: std::net::SocketAddr) -> std::io::Result<()> {
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-    const POLL: std::time::Duration = std::time::Duration::from_millis(20);
-    let mut stream = BufReader::new(tokio::net::TcpStream::connect(gateway).await?);
-    let mut line = String::new();
-    loop {
-        stream.write_all(b"HEALTH\n").await?;
-        line.clear();
-        if stream.read_line(&mut line).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        if line.starts_with("OK mode=normal") {
-            return Ok(());
-        }
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 /// What a person may try now.

@@ -107,6 +107,8 @@ pub(super) struct View {
     pub(super) master_addr: String,
     /// The history and the epoch of it that this node leads or follows.
     pub(super) history: Option<(LogId, Epoch)>,
+    /// Whether this node accepts appends.
+    pub(super) accepts: bool,
 }
 
 /// All that a driver is told.

@@ -296,11 +296,14 @@ impl MasterDriver {
     fn publish(&mut self) {
         let local = self.engine.levels().held_by(1);
         self.view.send_if_modified(|view| {
+            let accepts = self.engine.mode() == Mode::Normal;
             let history = self.engine.log_id().map(|log_id| (log_id, self.engine.epoch()));
             let changed = view.local != local
                 || view.levels != *self.engine.levels()
-                || view.history != history;
+                || view.history != history
+                || view.accepts != accepts;
             if changed {
+                view.accepts = accepts;
                 view.history = history;
                 view.local = local;
                 view.levels.clone_from(self.engine.levels());

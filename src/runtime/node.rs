@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -123,11 +123,16 @@ async fn listen_on(addr: &str) -> std::io::Result<(TcpListener, SocketAddr)> {
 /// It could not start or go on; see [`NodeError`].
 pub async fn run_node(config: Config, stop: CancellationToken) -> Result<(), NodeError> {
     let bound = bind(config).await?;
-    serve(bound, stop).await
+    serve(bound, stop, None).await
 }
 
-/// Serves until `stop`, then answers who waits, and ends.
-pub(super) async fn serve(bound: Bound, stop: CancellationToken) -> Result<(), NodeError> {
+/// Serves until `stop`, then answers who waits, and ends. `accepts` is told when appends are
+/// accepted for the first time.
+pub(super) async fn serve(
+    bound: Bound,
+    stop: CancellationToken,
+    accepts: Option<oneshot::Sender<()>>,
+) -> Result<(), NodeError> {
     let Bound { config, wire, gateway, wire_addr, gateway_addr } = bound;
     let (driver, inputs) = mpsc::channel(DRIVER_QUEUE_MAX);
     let log = MemoryLog::new();
@@ -135,6 +140,15 @@ pub(super) async fn serve(bound: Bound, stop: CancellationToken) -> Result<(), N
     let advertise = config.node.advertise.clone().unwrap_or_else(|| wire_addr.to_string());
     let node =
         Arc::new(Node::new(&config, advertise, driver, log.reader(), viewed, stop.child_token()));
+    if let Some(accepts) = accepts {
+        let mut viewed = node.view.clone();
+        // Ends with the driver, whose view it watches. Who is told may be gone: nobody is missed.
+        tokio::spawn(async move {
+            if viewed.wait_for(|view| view.accepts).await.is_ok() {
+                let _ = accepts.send(());
+            }
+        });
+    }
     let tasks = TaskTracker::new();
     tasks.spawn(accept(Door::Wire, wire, node.clone(), tasks.clone()));
     if let Some(gateway) = gateway {
@@ -191,6 +205,7 @@ fn first_view(config: &Config) -> View {
         roster: if master { roster.into() } else { Arc::default() },
         master_addr: String::new(),
         history: None,
+        accepts: false,
     }
 }
 

@@ -508,7 +508,14 @@ impl SecondaryDriver {
                 || view.history != history;
             if changed {
                 let (roster, master_addr) = (self.roster.clone(), self.master_addr.clone());
-                *view = View { local, levels: Levels::clone(levels), roster, master_addr, history };
+                *view = View {
+                    local,
+                    levels: Levels::clone(levels),
+                    roster,
+                    master_addr,
+                    history,
+                    accepts: false,
+                };
             }
             changed
         });
