@@ -6,6 +6,7 @@ mod common;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use common::{Cluster, Gateway, Noise, READ_TIMEOUT, wait_until};
 
@@ -286,4 +287,27 @@ fn a_flood_of_commands_without_readers_harms_nobody() {
         besieged.assert_undisturbed();
     }
     besieged.assert_unharmed();
+}
+
+/// A client that is gone for good must not hold its place: a node has only so many.
+#[test]
+fn clients_that_went_away_while_they_waited_leave_nothing_behind() {
+    let cluster = Cluster::of(2).absent("s2").start();
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = cluster.client();
+        client.send("APPEND w=3 nobody waits for this");
+        // Nothing more is read from it: only an error can tell that it is gone.
+        client.half_close();
+        // A reset now, as keepalive probes get it a minute after an orderly close.
+        let abrupt = socket2::SockRef::from(client.stream()).set_linger(Some(Duration::ZERO));
+        abrupt.expect("lingering can be switched off");
+        clients.push(client);
+    }
+    let mut client = cluster.client();
+    let mut waiting = || client.status().node.number("waiting");
+    wait_until("all five wait", || (waiting() == 5).then_some(()));
+    drop(clients);
+    wait_until("all five are found to be gone", || (waiting() == 0).then_some(()));
+    assert_eq!(cluster.client().list("").entries.len(), 5, "their appends stay");
 }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions, View};
-use super::session::{self, DriverGone, List, Tail};
+use super::session::{self, DriverGone, List, Tail, read_or_error};
 use crate::codes::Code;
 use crate::config::Role;
 use crate::engine::Token;
@@ -186,7 +186,7 @@ impl TextSession {
                 ready = self.write.writable(), if blocked => if ready.is_err() {
                     return End::Broken;
                 },
-                count = read.read_buf(&mut self.input), if reading => match count {
+                count = read_or_error(read, &mut self.input, reading) => match count {
                     Ok(0) => self.input_ended = true,
                     Ok(_) => {}
                     Err(_) => return End::Broken,

@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -14,7 +13,7 @@ use tracing::debug;
 use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions, View};
 use super::link::{Flushed, FrameQueue, Kind};
 use super::reader::next_message;
-use super::session::{self, Cursor, DriverGone, List, Tail};
+use super::session::{self, Cursor, DriverGone, List, Tail, read_or_error};
 use super::text::write_outcome;
 use crate::codes::{Class, Code, RefuseCode};
 use crate::config::Role;
@@ -195,7 +194,7 @@ impl WireSession {
                 ready = self.write.writable(), if blocked => if ready.is_err() {
                     return End::Broken;
                 },
-                count = read.read_buf(&mut self.input), if reading => match count {
+                count = read_or_error(read, &mut self.input, reading) => match count {
                     Ok(0) => self.input_ended = true,
                     Ok(_) => {}
                     Err(_) => return End::Broken,
