@@ -6,9 +6,13 @@ pub mod codes;
 pub mod config;
 pub mod engine;
 pub mod gateway;
+pub mod inspect;
 pub mod limits;
 pub mod logging;
 pub mod runtime;
+pub mod sabotage;
 pub mod store;
+#[doc(hidden)]
+pub mod testing;
 pub mod types;
 pub mod wire;

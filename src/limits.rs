@@ -101,6 +101,39 @@ pub const ROSTER_WAIT: Duration = Duration::from_secs(2);
 /// Text that a peer supplied is cut to so many bytes in our log.
 pub const LOGGED_TEXT_BYTES_MAX: usize = 128;
 
+/// Distance of the places in a segment's index: what is read in vain, at most, to find an entry.
+pub const INDEX_STEP_BYTES: usize = 64 << 10;
+
+/// The active segment gets room on the disk in steps of so many bytes, so that an append writes into
+/// room it has and a sync writes no length: fdatasync takes a third less time.
+pub const PREALLOCATE_BYTES: u64 = 8 << 20;
+
+/// Kept free on the disk by a file that does nothing else: a batch of appends and the largest record
+/// that were let in while there was room can always be written.
+pub const RESERVE_BYTES: u64 = (4 << 20) + FRAME_BODY_BYTES_MAX as u64 + RESERVE_CONTROL_BYTES;
+
+/// The part of the reserve that only `meta` and footers may use.
+pub const RESERVE_CONTROL_BYTES: u64 = 1 << 20;
+
+/// How often a full disk is tried again.
+pub const ROOM_RETRY: Duration = Duration::from_millis(500);
+
+/// Bytes of the newest entries kept in memory beside the disk, for secondaries that keep up.
+pub const TAIL_CACHE_BYTES: usize = 64 << 20;
+
+/// Sealed segments whose file and index are kept at hand for readers.
+pub const OPEN_SEGMENTS_MAX: usize = 32;
+
+/// Segments sealed and not yet synced. One more waits for the disk.
+pub const SEALED_UNSYNCED_MAX: usize = 8;
+
+/// Epochs that begin in one segment: bounds its footer. It is sealed earlier.
+pub const SEGMENT_EPOCHS_MAX: usize = 4096;
+
+/// Bytes of repaired entries kept in memory until the damaged range is whole; then, or beyond this,
+/// the segment is written anew.
+pub const REPAIR_BYTES_MAX: usize = 64 << 20;
+
 const _: () = {
     assert!(NODES_MAX <= 128, "NodeSet has 128 bits");
     assert!(RUN_BYTES_MAX < FRAME_BODY_BYTES_MAX);

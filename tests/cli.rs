@@ -367,8 +367,8 @@ fn help_and_version_work_on_every_level() {
     assert!(version.text().contains(env!("CARGO_PKG_VERSION")), "{version:?}");
     let help = run_to_end(replog_cli(["--help"]), b"").expect_code(0);
     for verb in [
-        "append", "list", "get", "wait", "tail", "status", "health", "digest", "ping", "delay",
-        "fail", "mute", "store",
+        "append", "list", "get", "wait", "tail", "outcome", "status", "health", "waiters",
+        "metrics", "digest", "ping", "verify", "delay", "fail", "mute", "store", "bench",
     ] {
         assert!(help.text().contains(verb), "{verb}: {help:?}");
         let help = run_to_end(replog_cli([verb, "--help"]), b"").expect_code(0);

@@ -16,7 +16,7 @@ use replog::codes::{NackCode, RefuseCode};
 use replog::engine::ranges::RangeSet;
 use replog::engine::secondary::MasterHello;
 use replog::engine::{
-    AckFacts, Answer, Arrival, Effect, HelloFacts, Master, MasterConfig, Mode, Secondary,
+    AckFacts, Answer, Arrival, Effect, HelloFacts, Master, MasterConfig, Mode, OwnLog, Secondary,
     SecondaryEffect, SessionId, Submission, Token, Verdict,
 };
 use replog::types::{
@@ -179,7 +179,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         Node {
-            engine: Secondary::new(),
+            engine: Secondary::default(),
             log: Vec::new(),
             held: BTreeMap::new(),
             reachable: true,
@@ -259,10 +259,17 @@ impl World {
             retry_delays: [100, 200, 500].map(Duration::from_millis).into(),
             window_bytes_max,
             bootstrap: false,
+            accept_data_loss: None,
         };
         World {
             now: Time::ZERO,
-            master: Master::new(config, RunId::new(7), LogId::new([1; 16]), Time::ZERO),
+            master: Master::new(
+                config,
+                RunId::new(7),
+                LogId::new([1; 16]),
+                OwnLog::default(),
+                Time::ZERO,
+            ),
             log: Vec::new(),
             nodes: (1..nodes).map(|_| Node::new()).collect(),
             disk_works: true,
@@ -487,6 +494,8 @@ impl World {
                             tail: of.prefix_id(of.engine.stored()),
                             ours: None,
                             commit: of.engine.levels().commit,
+                            vouches: of.engine.vouches(),
+                            common: of.engine.stored(),
                         },
                         leading: hello.epoch > Epoch::ZERO,
                     },
@@ -499,7 +508,7 @@ impl World {
                     return self.post(node, session, To::Master, Frame::Nack);
                 }
                 assert!(of.engine.admits(session, Epoch::new(1)), "one master, one epoch");
-                of.engine.handle_levels(commit, Vec::new());
+                of.engine.handle_levels(commit, vec![commit]);
                 self.arrive(node, session, &run);
                 self.carry_out_secondary(node, Some(run));
                 let of = &mut self.nodes[node];
@@ -510,7 +519,7 @@ impl World {
                 }
             }
             Frame::Heartbeat { commit } => {
-                of.engine.handle_levels(commit, Vec::new());
+                of.engine.handle_levels(commit, vec![commit]);
                 self.post(node, session, To::Master, Frame::HeartbeatAck);
             }
             Frame::Closed if of.engine.session() == Some(session) => self.end_of_session(node),
@@ -576,6 +585,10 @@ impl World {
                 }
                 // The old connection is broken already: the master has only one at a time.
                 SecondaryEffect::Close { code, .. } => assert_eq!(code, RefuseCode::Replaced),
+                SecondaryEffect::Keep { .. } => {}
+                SecondaryEffect::SetAside { .. } | SecondaryEffect::Reconnect { .. } => {
+                    panic!("one master, one history")
+                }
                 SecondaryEffect::Ack { .. } => unreachable!("ACKs come by poll_ack"),
             }
         }
@@ -610,7 +623,12 @@ impl World {
                 Effect::Answer(answer) => self.answer(answer),
                 Effect::Close { code, .. } => panic!("a secondary was refused: {code}"),
                 Effect::Deposed { by, .. } => panic!("deposed by {by:?}"),
-                Effect::BeginHistory { .. }
+                Effect::SetAside { .. } | Effect::Fetch { .. } | Effect::Align { .. } => {
+                    panic!("one master, one history")
+                }
+                Effect::Keep { .. }
+                | Effect::BeginReign { .. }
+                | Effect::BeginHistory { .. }
                 | Effect::HealthChanged { .. }
                 | Effect::ModeChanged { .. }
                 | Effect::AttemptFailed { .. }
@@ -651,7 +669,7 @@ impl World {
     }
 
     fn answer(&mut self, answer: Answer) {
-        let Answer { token, offset, range, need, holders, verdict } = answer;
+        let Answer { token, offset, range, need, holders, verdict, .. } = answer;
         let request = self.requests.get_mut(&token).expect("somebody waits for the answer");
         assert!(!request.gone, "whoever is gone gets no answer: {answer:?}");
         assert_eq!((need, range.first.distance_from(request.range.first)), (request.need, offset));

@@ -14,9 +14,9 @@ use std::time::Duration;
 use replog::codes::RefuseCode;
 use replog::engine::progress::Link;
 use replog::engine::ranges::RangeSet;
-use replog::engine::secondary::MasterHello;
+use replog::engine::secondary::{Holdings, MasterHello};
 use replog::engine::{
-    AckFacts, Answer, Arrival, Effect, HelloFacts, Master, MasterConfig, Secondary,
+    AckFacts, Answer, Arrival, Effect, HelloFacts, Master, MasterConfig, OwnLog, Secondary,
     SecondaryEffect, SessionId, Submission, Token, Verdict,
 };
 use replog::types::{
@@ -158,9 +158,18 @@ impl MasterSide {
                 .option("window", |text| parse_size(text).ok())
                 .unwrap_or(16 << 20) as usize,
             bootstrap: command.has("bootstrap"),
+            accept_data_loss: command.seq("accept"),
+        };
+        let own = OwnLog {
+            log_id: command.option("log", log_id).flatten(),
+            epoch: Epoch::new(command.number("epoch").unwrap_or(0)),
+            last: command.seq("last").unwrap_or_default(),
+            tail_epoch: Epoch::new(command.number("tail").unwrap_or(0)),
+            commit: command.seq("commit").unwrap_or_default(),
+            whole: command.has("whole"),
         };
         MasterSide {
-            engine: Master::new(config, RUN, LogId::new([b'a'; 16]), Time::ZERO),
+            engine: Master::new(config, RUN, LogId::new([b'a'; 16]), own, Time::ZERO),
             now: Time::ZERO,
             sessions: 0,
             current: BTreeMap::new(),
@@ -206,6 +215,17 @@ impl MasterSide {
             "stored" => {
                 let up_to = Seq::new(parsed(command.word(1)).expect("a number"));
                 self.engine.handle_stored(now, up_to);
+            }
+            "room" => self.engine.handle_room(command.has("on")),
+            "damage" => self.engine.handle_damage(range(command.word(1))),
+            "adopted" => {
+                let up_to = Seq::new(parsed(command.word(1)).expect("a number"));
+                let tail = Epoch::new(command.number("tail").unwrap_or(1));
+                self.engine.handle_adopted(now, up_to, tail);
+            }
+            "unfit" => {
+                let session = self.session(command);
+                self.engine.handle_fetch_failed(command.node(), session);
             }
             "unreachable" => self.engine.handle_dial_failed(now, command.node()),
             "hello" | "promise" => self.introduce(command),
@@ -285,7 +305,7 @@ impl MasterSide {
         let to = command.node();
         let dialled = matches!(
             self.engine.secondaries()[to.as_usize() - 1].link,
-            Link::Dialling { .. } | Link::Down
+            Link::Dialling | Link::Down
         );
         if dialled {
             self.sessions += 1;
@@ -295,6 +315,8 @@ impl MasterSide {
         let own = |leading: bool, value: Option<LogId>| value.filter(|_| leading);
         let stored = command.seq("stored").unwrap_or_default();
         let history = command.options.remove("history").unwrap_or("a");
+        let mut tail = prefix_id(history, stored);
+        tail.epoch = command.number("tail").map_or(tail.epoch, Epoch::new);
         let facts = HelloFacts {
             log_id: command.option("log", log_id).unwrap_or(own(leading, self.engine.log_id())),
             epoch: command
@@ -302,9 +324,12 @@ impl MasterSide {
                 .map_or(if leading { self.engine.epoch() } else { Epoch::ZERO }, Epoch::new),
             run_id: command.number("run").map_or(RUN, RunId::new),
             stored,
-            tail: prefix_id(history, stored),
-            ours: (stored <= self.engine.last()).then(|| prefix_id("a", stored)),
-            commit: Seq::ZERO,
+            tail,
+            ours: (stored <= self.engine.last())
+                .then(|| PrefixId { epoch: tail.epoch, ..prefix_id("a", stored) }),
+            commit: command.seq("commit").unwrap_or_default(),
+            vouches: !command.has("unsure"),
+            common: command.seq("common").unwrap_or(stored.min(self.engine.last())),
         };
         let session = self.session(command);
         self.engine.handle_introduced(self.now, to, session, facts, leading);
@@ -361,6 +386,23 @@ impl MasterSide {
                     self.line("log", "sync", &format!("up to {up_to}"));
                 }
                 Effect::Answer(answer) => self.answer(answer),
+                Effect::Keep { log_id, epoch, vouches } => {
+                    let id = log_id.bytes()[0] as char;
+                    let sure = if vouches { "" } else { " unsure" };
+                    self.line("log", "keep", &format!("log={id} epoch={epoch}{sure}"));
+                }
+                Effect::SetAside { from } => self.line("log", "aside", &format!("from {from}")),
+                Effect::Fetch { from, session, range } => {
+                    let text = format!("{range} session={}", session.0);
+                    self.line(&name(from), "fetch", &text);
+                }
+                Effect::Align { to, session, last } => {
+                    let text = format!("last={last} session={}", session.0);
+                    self.line(&name(to), "align", &text);
+                }
+                Effect::BeginReign { epoch, last } => {
+                    self.line("master", "leads", &format!("epoch={epoch} last={last}"));
+                }
                 Effect::BeginHistory { log_id, epoch } => {
                     let id = log_id.bytes()[0] as char;
                     self.line("log", "begins", &format!("log={id} epoch={epoch}"));
@@ -472,7 +514,7 @@ impl MasterSide {
 fn link(link: Link) -> &'static str {
     match link {
         Link::Down => "down",
-        Link::Dialling { .. } => "dialling",
+        Link::Dialling => "dialling",
         Link::Introduced(_) => "introduced",
         Link::Following(_) => "following",
     }
@@ -498,10 +540,20 @@ struct SecondarySide {
 }
 
 impl SecondarySide {
-    fn new() -> Self {
+    fn new(command: &mut Command) -> Self {
+        let last = command.seq("last").unwrap_or_default();
+        let own = Holdings {
+            log_id: command.option("log", log_id).flatten(),
+            epoch: Epoch::new(command.number("epoch").unwrap_or(0)),
+            run_id: command.number("run").map_or(RUN, RunId::new),
+            last,
+            tail: prefix_id("a", last),
+            commit: command.seq("commit").unwrap_or_default(),
+            vouches: command.has("vouches"),
+        };
         SecondarySide {
-            engine: Secondary::new(),
-            log: Vec::new(),
+            engine: Secondary::new(own),
+            log: vec!["a".to_owned(); last.number() as usize],
             held: BTreeMap::new(),
             disk: true,
             out: String::new(),
@@ -553,9 +605,23 @@ impl SecondarySide {
                 self.engine.handle_stored(up_to);
             }
             "disconnect" => self.engine.handle_disconnected(session),
+            "damage" => self.engine.handle_damage(range(command.word(1))),
+            "align" => {
+                let last = Seq::new(parsed(command.word(1)).expect("a number"));
+                let theirs = prefix_id(command.options.remove("history").unwrap_or("a"), last);
+                let ours = match last.number() as usize {
+                    0 => Some(PrefixId::EMPTY),
+                    at => self.log.get(at - 1).map(|history| prefix_id(history, last)),
+                };
+                if self.engine.handle_align(session, last, theirs, ours) {
+                    self.line("hello", &format!("stored={}", self.engine.stored()));
+                }
+            }
             "levels" => {
                 let commit = command.seq("commit").expect("a position");
-                self.engine.handle_levels(commit, Vec::new());
+                // A master that does not lead yet names no level.
+                let held_by = if command.has("unled") { Vec::new() } else { vec![commit] };
+                self.engine.handle_levels(commit, held_by);
             }
             "status" => {
                 let engine = &self.engine;
@@ -633,6 +699,19 @@ impl SecondarySide {
                 SecondaryEffect::Nack { session, seq, code } => {
                     self.line("nack", &format!("session={} seq={seq} {code}", session.0));
                 }
+                SecondaryEffect::Keep { log_id, epoch, run_id, vouches } => {
+                    let id = log_id.bytes()[0] as char;
+                    let sure = if vouches { "" } else { " unsure" };
+                    let run = run_id.value();
+                    self.line("keep", &format!("log={id} epoch={epoch} run={run}{sure}"));
+                }
+                SecondaryEffect::SetAside { from } => {
+                    self.log.truncate(from.number() as usize - 1);
+                    self.line("aside", &format!("from {from}"));
+                }
+                SecondaryEffect::Reconnect { session } => {
+                    self.line("reconnect", &format!("session={}", session.0));
+                }
                 SecondaryEffect::Close { session, code } => {
                     self.line("close", &format!("session={} {code}", session.0));
                 }
@@ -660,7 +739,7 @@ impl Side {
         let mut command = Command::parse(line);
         match command.word(0) {
             "master" => *self = Side::Master(Box::new(MasterSide::new(&mut command))),
-            "secondary" => *self = Side::Secondary(Box::new(SecondarySide::new())),
+            "secondary" => *self = Side::Secondary(Box::new(SecondarySide::new(&mut command))),
             _ => {}
         }
         let out = match self {

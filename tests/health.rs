@@ -156,27 +156,6 @@ fn a_starting_master_is_recovering_until_a_quorum_answers() {
     assert_eq!(ok, "OK seq=1 epoch=1 have=2/3 need=2 by=master,s2");
 }
 
-/// In memory the log of a killed master lives on its secondaries only: it must not begin another
-/// history over theirs.
-#[test]
-fn a_restarted_master_that_finds_a_log_stays_recovering() {
-    let mut cluster = Cluster::of(2).start();
-    cluster.client().ok("APPEND precious");
-    cluster.restart_master();
-    let mut client = cluster.client();
-    wait_until("more than the two seconds a roster is waited for", || {
-        let status = client.status();
-        assert_eq!(status.node.get("mode"), "recovering");
-        (status.node.number("uptime_s") >= 3).then_some(())
-    });
-    assert_eq!(client.ok("HEALTH").get("mode"), "recovering");
-    client.refused("APPEND w=1 x", "REJECTED recovering");
-    cluster.master.process.wait_for_log_line(&["recovering"]);
-    for id in ["s1", "s2"] {
-        assert_eq!(cluster.client_of(id).list("").payloads(), ["precious"]);
-    }
-}
-
 /// Whatever the ladder says: a node that is back is served at once. The only wait of this ladder
 /// is far longer than this test may take. Half is missed while the node is still thought to be
 /// there, half when nothing is sent to it any more.

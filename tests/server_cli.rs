@@ -3,7 +3,9 @@
 mod common;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Child;
 
 use common::{
     Cluster, Finished, Gateway, Process, Ready, loopback, replog, reserve_addr, run_to_end,
@@ -150,16 +152,6 @@ fn wrong_flags_end_the_node_with_2() {
 
 /// The log is in memory in this version: asking for a disk is refused, not ignored.
 #[test]
-fn a_data_directory_and_an_fsync_policy_are_refused_in_this_version() {
-    for role in ["master", "secondary", "dev"] {
-        for (flag, value) in [("--data-dir", "data"), ("--fsync", "always")] {
-            let done = run(&[role, flag, value]).expect_code(2);
-            assert!(done.stderr.contains(&flag[2..]), "{role} {flag}: {}", done.stderr);
-        }
-    }
-}
-
-#[test]
 fn a_configuration_file_with_a_mistake_ends_the_node_with_2() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("replog.toml");
@@ -267,6 +259,152 @@ fn the_log_file_is_appended_to() {
         assert!(!text.contains('\x1b'), "{text}");
         length = text.len() as u64;
     }
+}
+
+/// With `--log-format json` every line is one JSON object, on stderr and in the file, whatever level
+/// is written; the ready line stands in `message`. The file keeps every line of every start.
+#[test]
+fn json_logs_are_one_object_a_line_and_the_file_keeps_them_over_restarts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("node.log");
+    let path_text = path.to_str().expect("a path of letters");
+    let flags = ["--log-format", "json", "--log-level", "trace", "--log-file", path_text];
+    let message = |line: &str| -> String {
+        let parsed: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        parsed["message"].as_str().unwrap_or_else(|| panic!("no message: {line}")).to_owned()
+    };
+    let mut before = String::new();
+    for starts in 1..=3 {
+        let (mut process, ready) = master(&flags);
+        let mut client = normal_client(ready.gateway);
+        client.ok("APPEND \"quotes\" and \x01 control bytes");
+        client.refused("FROBNICATE \"x\"", "ERR unknown-verb");
+        process.signal("TERM");
+        assert_eq!(process.wait_exit(), Some(0));
+        process.wait_for_log_line(&["\"message\":\"stopped\""]);
+        let is_ready = |line: &String| message(line).starts_with("ready id=master role=master ");
+        assert_eq!(process.log().iter().filter(|line| is_ready(line)).count(), 1);
+        let text = fs::read_to_string(&path).expect("it is text");
+        assert!(text.starts_with(&before), "what was there is still there");
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        assert_eq!(lines.iter().filter(|line| is_ready(line)).count(), starts);
+        let messages =
+            |lines: &[String]| lines.iter().map(|line| message(line)).collect::<Vec<_>>();
+        let of_this_start = &lines[before.lines().count()..];
+        assert_eq!(messages(of_this_start), messages(&process.log()), "every line, in both");
+        before = text;
+    }
+}
+
+/// What is less important than the level is not written; the ready line always is.
+#[test]
+fn the_log_level_leaves_out_what_is_less_important() {
+    let lines_with = |level: &str, kinds: &[&str]| {
+        let (mut process, ready) = master(&["--log-level", level]);
+        normal_client(ready.gateway).ok("APPEND x");
+        process.signal("TERM");
+        assert_eq!(process.wait_exit(), Some(0));
+        let log = process.log();
+        log.iter()
+            .filter(|line| Ready::of(line).is_none())
+            .filter(|line| kinds.iter().any(|kind| line.contains(&format!(" {kind} "))))
+            .count()
+    };
+    assert_eq!(lines_with("error", &["WARN", "INFO", "DEBUG", "TRACE"]), 0);
+    assert_eq!(lines_with("info", &["DEBUG", "TRACE"]), 0);
+    assert!(lines_with("info", &["INFO"]) > 0);
+    assert!(lines_with("debug", &["DEBUG"]) > 0);
+}
+
+/// Colours are for people at a terminal who did not refuse them.
+#[test]
+fn colours_are_on_a_terminal_only_and_no_color_switches_them_off() {
+    let on_a_terminal = |no_color: Option<&str>| {
+        let (mut terminal, stderr) = terminal();
+        let any = format!("{}:0", loopback());
+        let mut command = replog(["master", "--listen", &any, "--gateway", &any]);
+        command.env_remove("NO_COLOR").env("TERM", "xterm");
+        command.envs(no_color.map(|value| ("NO_COLOR", value)));
+        let mut node = Ended(command.stderr(stderr).spawn().expect("replog runs"));
+        // The command holds our end of the terminal's other side.
+        drop(command);
+        let mut shown = Vec::new();
+        let mut chunk = [0; 1024];
+        while !String::from_utf8_lossy(&shown).contains("ready id=master") {
+            let count = terminal.read(&mut chunk).expect("the node says that it is ready");
+            shown.extend_from_slice(&chunk[..count]);
+        }
+        node.0.kill().expect("it runs");
+        String::from_utf8_lossy(&shown).into_owned()
+    };
+    assert!(on_a_terminal(None).contains('\x1b'));
+    assert!(on_a_terminal(Some("")).contains('\x1b'), "an empty NO_COLOR says nothing");
+    assert!(!on_a_terminal(Some("1")).contains('\x1b'));
+    let (process, ready) = master(&[]);
+    normal_client(ready.gateway);
+    assert!(process.log().iter().all(|line| !line.contains('\x1b')), "off a terminal");
+}
+
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Fails only for one that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A terminal: the side that reads what is shown, and the side that a program gets.
+fn terminal() -> (fs::File, fs::File) {
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let reading = openpt(flags).expect("a terminal");
+    grantpt(&reading).and_then(|()| unlockpt(&reading)).expect("it is ours");
+    let program = ioctl_tiocgptpeer(&reading, flags).expect("it has another side");
+    (reading.into(), program.into())
+}
+
+/// A person who starts a cluster for the first time is told what to try, at addresses that answer.
+#[test]
+fn dev_tells_a_person_what_to_try() {
+    let dev = start_dev(&["--secondaries", "1"]);
+    let nodes = dev_nodes(&dev, 2);
+    let [master, s1] = [&nodes[0], &nodes[1]].map(|node| node.gateway.port().to_string());
+    dev.wait_for_log_line(&["try: nc 127.0.0.1", &master, "APPEND hello"]);
+    dev.wait_for_log_line(&["try: nc 127.0.0.1", &s1, "DELAY every=3s"]);
+    let wire = nodes[0].wire.to_string();
+    dev.wait_for_log_line(&["try: replog-cli", &wire, "status"]);
+    let log = dev.log();
+    let at = |part: &str| log.iter().position(|line| line.contains(part));
+    assert!(at("ready cluster nodes=2 mode=normal") < at("try: nc"), "after it is ready: {log:?}");
+}
+
+/// A port of its own for each node, one after the other, when the first one is named.
+#[test]
+fn dev_gives_the_following_nodes_the_following_ports() {
+    // Six ports in a row that were free a moment ago; others may take them, then others are tried.
+    let (dev, first) = wait_until("six free ports in a row", || {
+        let first = reserve_addr(IpAddr::V4(Ipv4Addr::LOCALHOST)).port();
+        let wire = first.checked_add(3).filter(|wire| wire.checked_add(2).is_some())?;
+        let (gateway, wire) = (first.to_string(), wire.to_string());
+        let flags = ["dev", "--gateway-port", gateway.as_str(), "--wire-port", &wire];
+        let dev = Process::spawn("dev", replog(flags));
+        let started = wait_until("the first word of dev", || {
+            let log = dev.log();
+            let ready = log.iter().any(|line| line.contains("ready cluster"));
+            let failed = log.iter().any(|line| line.contains("cannot listen"));
+            (ready || failed).then_some(ready)
+        });
+        started.then_some((dev, first))
+    });
+    let ports: Vec<(u16, u16)> = dev_nodes(&dev, 3)
+        .iter()
+        .map(|node| (node.gateway.port() - first, node.wire.port() - first))
+        .collect();
+    assert_eq!(ports, [(0, 3), (1, 4), (2, 5)]);
 }
 
 /// Every stage of an append can be found by its number at level debug.

@@ -140,6 +140,21 @@ fn messages() -> Vec<(&'static str, Message)> {
             Message::Heartbeat(Heartbeat { epoch: 1, number: 251, levels: levels.clone() }),
         ),
         ("heartbeat-ack", Message::HeartbeatAck(HeartbeatAck { epoch: 1, number: 251 })),
+        (
+            "align",
+            Message::Align(Align {
+                epoch: 2,
+                last: 1,
+                last_epoch: 1,
+                last_digest: first_id.digest.value(),
+            }),
+        ),
+        ("fetch", Message::Fetch(Fetch { epoch: 2, first: 2, last: 300 })),
+        ("fetched", Message::Fetched(FetchedHead { epoch: 2, first: 2, count: 1 }, second.clone())),
+        (
+            "fetched-none",
+            Message::Fetched(FetchedHead { epoch: 2, first: 9, count: 0 }, Bytes::new()),
+        ),
         ("append-request", Message::AppendRequest(request, payloads)),
         (
             "append-reply-ok",
@@ -291,6 +306,7 @@ fn a_body_cut_or_extended_is_malformed_and_never_a_panic() {
                 let tailed = matches!(
                     read,
                     Message::Append(..)
+                        | Message::Fetched(..)
                         | Message::AppendRequest(..)
                         | Message::Entries(..)
                         | Message::Command(..)

@@ -163,7 +163,7 @@ fn play_secondary(listener: TcpListener, act: impl Fn(&mut Wire) + Send + 'stati
 fn master_of(listener: &TcpListener) -> (common::Process, common::Ready) {
     let addr = listener.local_addr().expect("it is bound");
     let secondary = format!("s1={addr}");
-    let flags = ["master", "--listen", "127.0.0.1:0", "--gateway", "127.0.0.1:0"];
+    let flags = ["master", "--memory", "--listen", "127.0.0.1:0", "--gateway", "127.0.0.1:0"];
     let process = common::Process::spawn(
         "master",
         replog(flags.iter().copied().chain(["--secondary", &secondary])),

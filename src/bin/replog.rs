@@ -4,7 +4,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use replog::config::{Invocation, LogConfig};
+use replog::config::{InspectConfig, Invocation, LogConfig};
+use replog::inspect::Verdict;
 use replog::logging::{self, complain};
 use replog::runtime::{self, NodeError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 const FAILED: u8 = 1;
 /// Wrong flags or configuration.
 const USAGE: u8 = 2;
+/// What was inspected is damaged.
+const DAMAGED: u8 = 6;
 /// What a shell reports of a process that SIGINT ended.
 const INTERRUPTED: i32 = 130;
 
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
             let log = config.nodes[0].log.clone();
             run(&log, |stop| runtime::run_dev(config, stop))
         }
+        Ok(Invocation::Inspect(config)) => inspect(&config),
         Ok(Invocation::Print(text)) => print(&text),
         Err(error) => fail(USAGE, &error),
     }
@@ -75,6 +79,16 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
     stop.cancel();
     interrupt.recv().await;
     std::process::exit(INTERRUPTED);
+}
+
+fn inspect(config: &InspectConfig) -> ExitCode {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match replog::inspect::inspect(config, &mut out) {
+        Ok(Verdict::Whole) => ExitCode::SUCCESS,
+        Ok(Verdict::Damaged) => ExitCode::from(DAMAGED),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(FAILED, &format_args!("inspect {}: {error}", config.path.display())),
+    }
 }
 
 fn print(text: &str) -> ExitCode {

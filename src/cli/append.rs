@@ -3,18 +3,20 @@
 
 use std::io::IsTerminal;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 
+use super::advice::Adviser;
 use super::arguments::{Output, Part};
 use super::output::{Stdout, failure};
 use super::progress::{INTERVAL, Progress};
 use super::source::Source;
-use super::{Exit, complain, connect_to_master, json, to_stderr, unreachable};
+use super::{Exit, complain, connect_options, connect_to_master, json, to_stderr, unreachable};
 use crate::client::{
-    Answered, AppendOptions, Appender, Client, ConnectError, ConnectionLost, Outcomes,
+    Answered, AppendOptions, AppendOutcome, Appender, Client, ConnectError, ConnectOptions,
+    ConnectionLost, Outcomes, ReconnectPolicy,
 };
 use crate::types::NodeId;
 
@@ -25,8 +27,13 @@ const IN_FLIGHT_MAX: usize = 32_768;
 /// Replies written at a time: a run of entries with the same outcome may be long.
 const REPLIES_AT_A_TIME: usize = 1024;
 
-/// How long a lost connection is tried again before the rest is given up.
-const RECONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// A lost connection is tried again more often than by a program that has all the time, and then the
+/// rest is given up: somebody waits for the exit code.
+const RECONNECT: ReconnectPolicy = ReconnectPolicy {
+    first_wait: Duration::from_millis(100),
+    longest_wait: Duration::from_secs(1),
+    give_up_after: Some(Duration::from_secs(5)),
+};
 
 /// The reply for an entry that was sent and has no answer. It is ours: the node is not there to
 /// give one.
@@ -127,16 +134,8 @@ async fn collect(client: &Client, outcomes: &mut Outcomes, report: &mut Report) 
 }
 
 async fn reconnect(servers: &[String]) -> Result<Client, ConnectError> {
-    let started = Instant::now();
-    let mut pause = Duration::from_millis(100);
-    loop {
-        sleep(pause).await;
-        match connect_to_master(servers).await {
-            Err(error) if started.elapsed() >= RECONNECT_PATIENCE => return Err(error),
-            Err(_) => pause = (pause * 2).min(Duration::from_secs(1)),
-            Ok(client) => return Ok(client),
-        }
-    }
+    let options = ConnectOptions { reconnect: RECONNECT, ..connect_options() };
+    Client::reconnect_to_master(servers, options).await
 }
 
 /// Prints replies and remembers how it ends.
@@ -144,6 +143,7 @@ struct Report {
     output: Output,
     quiet: bool,
     progress: Progress,
+    adviser: Adviser,
     roster: Vec<NodeId>,
     stdout: Stdout,
     /// Nobody reads our output any more; the appends go on.
@@ -157,7 +157,8 @@ impl Report {
     fn new(output: Output, quiet: bool, progress: Progress) -> Self {
         let (roster, stdout) = (Vec::new(), Stdout::new());
         let (exit, stdout_failed, sent) = (Exit::Done, false, false);
-        Report { output, quiet, progress, roster, stdout, stdout_failed, exit, sent }
+        let adviser = Adviser::new();
+        Report { output, quiet, progress, adviser, roster, stdout, stdout_failed, exit, sent }
     }
 
     fn start_pass(&mut self, client: &Client) {
@@ -191,14 +192,17 @@ impl Report {
             self.print(&lines);
             lines.clear();
         }
+        if let Ok(AppendOutcome::Refused(refusal)) = outcome {
+            self.adviser.advise(refusal);
+        }
     }
 
     fn print(&mut self, lines: &[u8]) {
         match self.output {
             Output::Text => self.stdout.buffer().extend_from_slice(lines),
             Output::Json => {
-                let lines = String::from_utf8_lossy(lines);
-                lines.lines().for_each(|line| self.stdout.push_json(&json::reply_line(line)));
+                let lines = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+                lines.for_each(|line| self.stdout.push_json(&json::reply_line(line)));
             }
         }
         self.flush();

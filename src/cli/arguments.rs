@@ -2,35 +2,42 @@
 
 use std::num::NonZeroU64;
 use std::str::FromStr;
+use std::time::Duration;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
-use super::list::List;
+use super::list::{Form, List};
+use super::status::Status;
+use super::verify::PATIENCE;
 use super::words::{CommandLine, Place};
 use crate::client::{AppendOptions, Producer};
-use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern, parse_decimal};
+use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern, parse_decimal, parse_duration};
 
 const SERVER_DEFAULT: &str = "127.0.0.1:9000";
 const SERVER_VARIABLE: &str = "REPLOG_SERVER";
 
 /// Talks to the nodes of a replog cluster.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
+    name = "replog-cli",
     help_triggers("-h", "--help", "help"),
     note = "Environment: REPLOG_SERVER stands for --server.",
     example = "replog-cli append -w 2 'hello world'\nreplog-cli --quiet append - < FILE\nreplog-cli tail -f",
+    error_code(0, "done as asked"),
     error_code(1, "REJECTED or ERR: nothing happened"),
     error_code(2, "wrong usage"),
     error_code(3, "UNKNOWN, or the connection was lost after something was sent"),
     error_code(4, "PENDING: in the log, the write concern not met yet"),
-    error_code(5, "no server reachable, nothing sent")
+    error_code(5, "no server reachable, nothing sent; verify: a node is unreachable"),
+    error_code(6, "verify: the logs differ")
 )]
 struct Arguments {
-    /// wire address of a node, or several with commas between: the first that answers is used
-    /// (default 127.0.0.1:9000)
+    /// wire address of a node, or several with commas between: the first that answers is used, and
+    /// append and wait go on to the master (default 127.0.0.1:9000)
     #[argh(option, arg_name = "addr[,addr...]")]
     server: Option<String>,
-    /// text or json (append, status and replies of one line)
+    /// text, or json: objects with the keys of the text, numbers as numbers; an entry has seq, epoch,
+    /// time and payload, or payload_base64 where that is not UTF-8
     #[argh(option, arg_name = "format", default = "Output::Text")]
     output: Output,
     /// append: print only replies that are not OK, on stderr
@@ -65,7 +72,7 @@ impl FromStr for Output {
     }
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum Verb {
     Append(Append),
@@ -73,18 +80,23 @@ enum Verb {
     Get(Get),
     Tail(Tail),
     Wait(Wait),
-    Status(Status),
+    Outcome(Outcome),
+    Status(StatusArguments),
     Health(Health),
+    Waiters(Waiters),
+    Metrics(Metrics),
     Digest(Digest),
     Ping(Ping),
+    Verify(Verify),
     Delay(Delay),
     Fail(Fail),
     Mute(Mute),
     Store(Store),
+    Bench(Bench),
 }
 
 /// Append entries and print the reply to each.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "append",
@@ -116,7 +128,7 @@ struct Append {
 }
 
 /// Print entries that are there.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
 struct ListArguments {
     /// the first entry (default 1)
@@ -134,7 +146,7 @@ struct ListArguments {
 }
 
 /// Print one entry and what is known of it.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "get", help_triggers("-h", "--help"))]
 struct Get {
     /// its number
@@ -143,7 +155,7 @@ struct Get {
 }
 
 /// Print the last entries, and those to come.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "tail", help_triggers("-h", "--help"))]
 struct Tail {
     /// so many (default 10)
@@ -158,7 +170,7 @@ struct Tail {
 }
 
 /// Wait until an entry in the log is held as asked.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "wait", help_triggers("-h", "--help"))]
 struct Wait {
     /// how many nodes must hold it: a number, majority or all
@@ -175,18 +187,68 @@ struct Wait {
     seq: Place,
 }
 
+/// Tell what became of a producer's append whose reply was lost (not served yet).
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "outcome", help_triggers("-h", "--help"))]
+struct Outcome {
+    /// its name
+    #[argh(positional, arg_name = "producer")]
+    producer: Place,
+    /// its number
+    #[argh(positional, arg_name = "n")]
+    number: Place,
+}
+
 /// Print what a node knows of itself and of the cluster.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "status", help_triggers("-h", "--help"))]
-struct Status {}
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "status",
+    help_triggers("-h", "--help"),
+    note = "With one --server, --all asks the nodes of its roster at the addresses that the master uses; with several, it asks those.",
+    example = "replog-cli status --all --watch"
+)]
+struct StatusArguments {
+    /// ask every node, compare their logs, and show who waits for whom
+    #[argh(switch)]
+    all: bool,
+    /// show it again every second until Ctrl-C
+    #[argh(switch)]
+    watch: bool,
+}
 
 /// Print the mode of the cluster; exit 0 only if it is normal.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "health", help_triggers("-h", "--help"))]
 struct Health {}
 
+/// Print the appends that still wait, and for whom.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "waiters", help_triggers("-h", "--help"))]
+struct Waiters {}
+
+/// Print a node's metrics as OpenMetrics text.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "metrics", help_triggers("-h", "--help"))]
+struct Metrics {}
+
+/// Compare the logs of all nodes; exit 6 and the first difference if they are not equal up to the
+/// commit position.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "verify",
+    help_triggers("-h", "--help"),
+    note = "With one --server, the nodes of its roster are compared; with several, those. A node that lacks committed entries is waited for; if it still lacks them then, that is a difference."
+)]
+struct Verify {
+    /// how long to wait for nodes that lag (default 10s)
+    #[argh(option, arg_name = "duration", default = "PATIENCE", from_str_fn(parse_wait))]
+    timeout: Duration,
+}
+
 /// Print the chain digest: equal on two nodes if and only if their logs up to there are.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "digest", help_triggers("-h", "--help"))]
 struct Digest {
     /// up to this entry (default: the last)
@@ -195,7 +257,7 @@ struct Digest {
 }
 
 /// Ask a node for a sign of life.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "ping", help_triggers("-h", "--help"))]
 struct Ping {
     /// comes back
@@ -204,7 +266,7 @@ struct Ping {
 }
 
 /// Fault: have a secondary handle APPEND frames later.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "delay",
@@ -218,7 +280,7 @@ struct Delay {
 }
 
 /// Fault: have a secondary answer with errors.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "fail",
@@ -232,7 +294,7 @@ struct Fail {
 }
 
 /// Fault: have a secondary answer the master nothing.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "mute", help_triggers("-h", "--help"))]
 struct Mute {
     /// a duration, or off
@@ -241,7 +303,7 @@ struct Mute {
 }
 
 /// Fault: hand a secondary an entry as the master would.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "store", help_triggers("-h", "--help"))]
 struct Store {
     /// its number
@@ -250,6 +312,15 @@ struct Store {
     /// its payload; words are joined by spaces
     #[argh(positional, arg_name = "payload")]
     payload: Vec<Place>,
+}
+
+/// Measure throughput and latency (not available yet).
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "bench", help_triggers("-h", "--help"))]
+struct Bench {}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
 }
 
 fn parse_number(text: &str) -> Result<u64, String> {
@@ -276,6 +347,11 @@ fn parse_producer(text: &str) -> Result<Producer, String> {
         .ok_or_else(|| "expected PRODUCER:N, 1 to 64 of a-z A-Z 0-9 . _ - and N from 1".to_owned())
 }
 
+/// The arguments as a table.
+pub(super) fn table() -> argh::CommandInfoWithArgs {
+    Arguments::get_args_info()
+}
+
 /// What is to be done, checked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Invocation {
@@ -298,6 +374,8 @@ pub(super) enum Command {
     Append { options: AppendOptions, parts: Vec<Part> },
     List(List),
     Tail { count: u64, follow: bool, level: Level },
+    Status(Status),
+    Verify { patience: Duration },
     Gateway { line: Vec<u8>, reply: Reply },
 }
 
@@ -314,6 +392,15 @@ pub(super) enum Reply {
     Line,
     /// One line, which only the master can answer.
     OfMaster,
+    /// Likewise, but it may take long.
+    Wait {
+        /// The entry that is waited for.
+        seq: u64,
+    },
+    /// Data lines and END, of the master.
+    Waiters,
+    /// OpenMetrics text.
+    Metrics,
 }
 
 /// Why there is nothing to do.
@@ -340,6 +427,9 @@ pub(super) fn parse(
     if line.version {
         return Err(Early::Text(format!("replog-cli {}\n", env!("CARGO_PKG_VERSION"))));
     }
+    if line.verb.as_deref() == Some("bench") && !line.help {
+        return Err(Early::usage("bench is not available yet"));
+    }
     let arguments = Arguments::from_args(&["replog-cli"], &line.for_argh()).map_err(|exit| {
         let message = line.restore(&exit.output);
         match exit.status {
@@ -353,10 +443,7 @@ pub(super) fn parse(
         (None, Some(addrs)) => parse_servers(SERVER_VARIABLE, &addrs)?,
         (None, None) => vec![SERVER_DEFAULT.to_owned()],
     };
-    let command = verb.check(&line)?;
-    if output == Output::Json && !command.speaks_json() {
-        return Err(Early::usage("--output json is not available for this verb yet"));
-    }
+    let command = verb.check(&line, output)?;
     Ok(Invocation { servers, output, quiet, command })
 }
 
@@ -371,33 +458,39 @@ fn parse_servers(name: &str, addrs: &str) -> Result<Vec<String>, Early> {
     })
 }
 
-impl Command {
-    fn speaks_json(&self) -> bool {
-        match self {
-            Command::Append { .. } => true,
-            Command::List(_) | Command::Tail { .. } => false,
-            Command::Gateway { reply, .. } => *reply != Reply::Pong,
-        }
-    }
-}
-
 impl Verb {
-    fn check(self, line: &CommandLine) -> Result<Command, Early> {
+    fn check(self, line: &CommandLine, output: Output) -> Result<Command, Early> {
         let reply_to = |text: String, reply| Command::Gateway { line: text.into_bytes(), reply };
         Ok(match self {
             Verb::Append(append) => append.check(line),
             Verb::List(ListArguments { from, limit, level, raw }) => {
-                // From 0 there is nothing; it is for the text gateway to say so.
-                Command::List(List { from, limit, level, raw: raw && from != Some(0) })
+                let form = match (raw, output) {
+                    (false, Output::Text) => Form::Lines,
+                    (true, Output::Text) => Form::Raw,
+                    (false, Output::Json) => Form::Objects,
+                    (true, Output::Json) => {
+                        return Err(Early::usage("--raw and --output json exclude each other"));
+                    }
+                };
+                Command::List(List { from, limit, level, form })
             }
             Verb::Tail(Tail { n: count, follow, level }) => Command::Tail { count, follow, level },
             Verb::Get(get) => reply_to(format!("GET {}", seq(line, get.seq)?), Reply::Line),
             Verb::Wait(Wait { w, ack, timeout, seq: place }) => {
                 let options = option("w", w) + &option("ack", ack) + &option("timeout", timeout);
-                reply_to(format!("WAIT {}{options}", seq(line, place)?), Reply::OfMaster)
+                let seq = seq(line, place)?;
+                reply_to(format!("WAIT {seq}{options}"), Reply::Wait { seq })
             }
-            Verb::Status(Status {}) => reply_to("STATUS".to_owned(), Reply::Status),
+            Verb::Outcome(Outcome { producer, number }) => {
+                words(line, "OUTCOME", &[producer, number], Reply::OfMaster)?
+            }
+            Verb::Status(StatusArguments { all, watch }) => Command::Status(Status { all, watch }),
             Verb::Health(Health {}) => reply_to("HEALTH".to_owned(), Reply::Health),
+            Verb::Waiters(Waiters {}) => reply_to("WAITERS".to_owned(), Reply::Waiters),
+            Verb::Metrics(Metrics {}) => reply_to("METRICS".to_owned(), Reply::Metrics),
+            Verb::Verify(Verify { timeout }) => Command::Verify { patience: timeout },
+            // Answered before its arguments are read.
+            Verb::Bench(Bench {}) => return Err(Early::usage("bench is not available yet")),
             Verb::Digest(Digest { seq: None }) => reply_to("DIGEST".to_owned(), Reply::Line),
             Verb::Digest(Digest { seq: Some(place) }) => {
                 reply_to(format!("DIGEST {}", seq(line, place)?), Reply::Line)
@@ -479,6 +572,9 @@ mod tests {
                 &["wait", "7", "-w", "all", "--ack=received", "--timeout", "5s"],
                 "WAIT 7 w=all ack=received timeout=5s",
             ),
+            (&["outcome", "p-1", "4"], "OUTCOME p-1 4"),
+            (&["waiters"], "WAITERS"),
+            (&["metrics"], "METRICS"),
             (&["digest"], "DIGEST"),
             (&["digest", "9"], "DIGEST 9"),
             (&["ping", "help", "me"], "PING help me"),
@@ -516,7 +612,11 @@ mod tests {
             &["--server", "nowhere", "ping"],
             &["--server", "a:1,,b:2", "ping"],
             &["--output", "xml", "status"],
-            &["--output", "json", "list"],
+            &["--output", "json", "list", "--raw"],
+            &["status", "--all=yes"],
+            &["verify", "--timeout", "none"],
+            &["outcome", "producer"],
+            &["bench", "--count", "5"],
         ];
         for args in cases {
             match parsed(args) {

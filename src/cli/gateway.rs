@@ -1,48 +1,86 @@
 //! Verbs that are a line of the text gateway, and its reply.
 
 use bytes::Bytes;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::arguments::{Output, Reply};
 use super::output::{Stdout, failure};
-use super::{Exit, command_failed, connect, connect_to_master, json, unreachable};
+use super::progress::{INTERVAL, Progress};
+use super::{Exit, command_failed, complain, connect, connect_to_master, json, unreachable};
+use crate::client::{Client, CommandError};
 use crate::codes::Class;
 
 /// Sends `line` and prints the reply.
 pub(super) async fn ask(servers: &[String], line: &[u8], reply: Reply, output: Output) -> Exit {
     let connected = match reply {
-        Reply::OfMaster => connect_to_master(servers).await,
+        Reply::OfMaster | Reply::Wait { .. } | Reply::Waiters => connect_to_master(servers).await,
         _ => connect(servers).await,
     };
     let client = match connected {
         Ok(client) => client,
         Err(error) => return unreachable(&error),
     };
-    match client.command(line).await {
+    let answer = match reply {
+        Reply::Wait { seq } => wait(&client, line, seq).await,
+        _ => client.command(line).await,
+    };
+    match answer {
         Ok(bytes) => show(&bytes, reply, output),
         Err(error) => command_failed(&error),
     }
 }
 
+/// Waits for the answer, and says on a terminal for whom if it takes long.
+async fn wait(client: &Client, line: &[u8], seq: u64) -> Result<Bytes, CommandError> {
+    let mut progress = Progress::of_wait(seq);
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut answer = std::pin::pin!(client.command(line));
+    let ticking = progress.is_visible();
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => {
+                progress.clear();
+                return answer;
+            }
+            _ = ticks.tick(), if ticking => progress.tick(1, client).await,
+        }
+    }
+}
+
 fn show(bytes: &Bytes, reply: Reply, output: Output) -> Exit {
-    let text = String::from_utf8_lossy(bytes);
-    let first = text.lines().next().unwrap_or_default();
-    let exit = match class_of(first.as_bytes()) {
-        Some(class) => Exit::of_class(class),
-        None => Exit::Done,
-    };
+    let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let class = class_of(first);
+    let exit = class.map_or(Exit::Done, Exit::of_class);
     let exit = match reply {
-        Reply::Health if !first.split(' ').any(|word| word == "mode=normal") => {
+        Reply::Health if !first.split(|&byte| byte == b' ').any(|word| word == b"mode=normal") => {
             exit.worst(Exit::Refused)
         }
         _ => exit,
     };
     let mut stdout = Stdout::default();
+    let lines = || String::from_utf8_lossy(bytes);
     match (output, reply) {
-        (Output::Json, Reply::Status) if exit == Exit::Done => {
-            stdout.push_json(&json::status(&text));
+        // A refusal has one form for all verbs.
+        (Output::Json, _) if class.is_some() => stdout.push_json(&json::reply_line(first)),
+        (Output::Json, Reply::Status) => stdout.push_json(&json::status(&lines())),
+        (Output::Json, Reply::Metrics) => {
+            lines().lines().filter_map(json::sample).for_each(|sample| stdout.push_json(&sample));
+        }
+        (Output::Json, Reply::Waiters) => {
+            let (data, end) = split_end(bytes);
+            let data = String::from_utf8_lossy(data).into_owned();
+            data.lines().for_each(|line| stdout.push_json(&json::Object::of_fields(line)));
+            complain(String::from_utf8_lossy(end).trim_end());
         }
         (Output::Json, _) => stdout.push_json(&json::reply_line(first)),
-        // The END of these replies tells nothing.
+        (Output::Text, Reply::Waiters) if class.is_none() => {
+            let (data, end) = split_end(bytes);
+            stdout.buffer().extend_from_slice(data);
+            complain(String::from_utf8_lossy(end).trim_end());
+        }
+        // The END of this reply tells nothing.
         (Output::Text, Reply::Status) => {
             stdout.buffer().extend_from_slice(bytes.strip_suffix(b"END\n").unwrap_or(bytes));
         }
@@ -52,6 +90,13 @@ fn show(bytes: &Bytes, reply: Reply, output: Output) -> Exit {
         Ok(()) => exit,
         Err(error) => exit.worst(failure(&error)),
     }
+}
+
+/// Data lines, and the line behind them.
+fn split_end(reply: &[u8]) -> (&[u8], &[u8]) {
+    let without_end = reply.strip_suffix(b"\n").unwrap_or(reply);
+    let at = without_end.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    reply.split_at(at)
 }
 
 /// The class that a reply line begins with, if it is not data.
@@ -72,5 +117,11 @@ mod tests {
         assert_eq!(class_of(b"ERR not-found seq=1"), Some(Class::Err));
         assert_eq!(class_of(b"node id=master"), None);
         assert_eq!(class_of(b"OKAY"), None);
+    }
+
+    #[test]
+    fn the_end_is_split_from_the_data() {
+        assert_eq!(split_end(b"a\nb\nEND count=2\n"), (&b"a\nb\n"[..], &b"END count=2\n"[..]));
+        assert_eq!(split_end(b"END count=0\n"), (&b""[..], &b"END count=0\n"[..]));
     }
 }

@@ -7,10 +7,11 @@
 use bytes::BytesMut;
 
 use super::gateway::class_of;
-use super::output::{Stdout, Stop, failure, push_raw};
+use super::json::entry_of_get;
+use super::output::{Stdout, Stop, failure, push_object, push_raw};
 use super::{Exit, complain, connect, unreachable};
-use crate::client::{Client, CommandError, ReadError};
-use crate::store::RecordError;
+use crate::client::{Client, CommandError, ReadError, Role};
+use crate::store::{Record, RecordError};
 use crate::types::{Level, LogId, Seq};
 
 /// What is to be printed.
@@ -19,8 +20,19 @@ pub(super) struct List {
     pub(super) from: Option<u64>,
     pub(super) limit: Option<u64>,
     pub(super) level: Option<Level>,
-    /// Payloads only.
-    pub(super) raw: bool,
+    pub(super) form: Form,
+}
+
+/// How entries are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As the text gateway does.
+    #[default]
+    Lines,
+    /// Payloads only, as they are.
+    Raw,
+    /// An object a line.
+    Objects,
 }
 
 /// How far it got.
@@ -52,10 +64,17 @@ pub(super) async fn list(servers: &[String], list: &List) -> Exit {
         let ended = if !printed.is_of(&client) {
             complain(format_args!("{} holds another log than was listed", client.addr()));
             Ok(Exit::Unknown)
-        } else if list.raw {
-            print_raw(&client, list, &mut printed, &mut stdout).await
         } else {
-            print_lines(&client, list, &mut printed, &mut stdout).await
+            // From 0 there is nothing; it is for the text gateway to say so.
+            match list.form {
+                Form::Raw if list.from != Some(0) => {
+                    print_records(&client, list, &mut printed, &mut stdout, push_raw).await
+                }
+                Form::Objects if list.from != Some(0) => {
+                    print_records(&client, list, &mut printed, &mut stdout, push_object).await
+                }
+                _ => print_lines(&client, list, &mut printed, &mut stdout).await,
+            }
         };
         // What came before the connection was lost is true.
         if let Err(error) = stdout.flush() {
@@ -109,12 +128,13 @@ impl List {
     }
 }
 
-/// Prints payloads.
-async fn print_raw(
+/// Prints records, payloads or objects.
+async fn print_records(
     client: &Client,
     list: &List,
     printed: &mut Printed,
     stdout: &mut Stdout,
+    push: fn(&mut BytesMut, &Record),
 ) -> Result<Exit, Stop> {
     let level = list.level.unwrap_or_default();
     let mut next = Seq::new(list.from(printed).unwrap_or(1));
@@ -130,13 +150,42 @@ async fn print_raw(
                 let found = batch.range().first;
                 return Err(RecordError::BadSeq { expected: next, found }.into());
             }
-            stdout.print(&batch, push_raw)?;
+            stdout.print(&batch, push)?;
             next = batch.range().end;
             printed.count += batch.range().len();
         }
     }
+    if list.form == Form::Objects && level == Level::Local && client.role() == Role::Secondary {
+        print_by_hand(client, list, printed, stdout).await?;
+    }
     complain(format_args!("{} commit={commit} level={level}", list.end(printed)));
     Ok(Exit::Done)
+}
+
+/// Adds the entries behind the log that a fault verb put into a secondary: LIST shows them, and
+/// they are in no record. Their epoch is 0.
+async fn print_by_hand(
+    client: &Client,
+    list: &List,
+    printed: &mut Printed,
+    stdout: &mut Stdout,
+) -> Result<(), Stop> {
+    while list.limit(printed) != Some(0) {
+        let seq = list.from(printed).unwrap_or(1);
+        let reply = match client.command(format!("GET {seq}")).await {
+            Ok(reply) => reply,
+            Err(CommandError::Lost(lost)) => return Err(lost.into()),
+            Err(_) => return Ok(()),
+        };
+        // What has an epoch came from the master meanwhile, and is not of the log that was listed.
+        if !reply.starts_with(format!("OK seq={seq} epoch=0 ").as_bytes()) {
+            return Ok(());
+        }
+        stdout.push_json(&entry_of_get(reply.trim_ascii_end()));
+        printed.count += 1;
+        stdout.flush_if_large()?;
+    }
+    Ok(())
 }
 
 /// Prints data lines as they come; the last line of the reply, END or a refusal, goes to stderr.

@@ -1,19 +1,27 @@
 //! What `replog-cli` does: reads the command line, asks the nodes through [`crate::client`], and
 //! says by output and exit code what became of it.
 //!
-//! Data goes to stdout, everything else to stderr. `words` and `arguments` read the command line;
-//! `append`, `list`, `tail` and `gateway` carry out the verbs; `source` and `progress` serve
-//! `append`; `output` and `json` write.
+//! Data goes to stdout, everything else to stderr. `words` and `arguments` read the command line.
+//! `append`, `list`, `tail`, `status`, `verify` and `gateway` carry out the verbs: `source`,
+//! `progress` and `advice` serve `append`, `nodes` asks several nodes at once, `overview` and
+//! `watch` are what `status` shows. `fields` takes reply lines apart; `output` and `json` write.
 
+mod advice;
 mod append;
 mod arguments;
+mod fields;
 mod gateway;
 mod json;
 mod list;
+mod nodes;
 mod output;
+mod overview;
 mod progress;
 mod source;
+mod status;
 mod tail;
+mod verify;
+mod watch;
 mod words;
 
 use std::ffi::OsString;
@@ -21,10 +29,16 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::client::{
-    Client, CommandError, ConnectError, ConnectOptions, ConnectionLost, ReadError, Role,
+    Client, CommandError, ConnectError, ConnectOptions, ConnectionLost, ReadError,
 };
 use crate::codes::Class;
 use arguments::{Command, Early, Invocation};
+
+/// What the arguments are, for completions and manual pages.
+#[doc(hidden)]
+pub fn argument_table() -> argh::CommandInfoWithArgs {
+    arguments::table()
+}
 
 /// How it ended, as the exit code says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +55,8 @@ enum Exit {
     Pending,
     /// No server reachable: nothing was sent.
     Unreachable,
+    /// `verify` found a difference.
+    Different,
 }
 
 impl Exit {
@@ -52,6 +68,7 @@ impl Exit {
             Exit::Unknown => 3,
             Exit::Pending => 4,
             Exit::Unreachable => 5,
+            Exit::Different => 6,
         }
     }
 
@@ -76,7 +93,8 @@ impl Exit {
             Exit::Pending => 2,
             Exit::Unreachable => 3,
             Exit::Unknown => 4,
-            Exit::Usage => 5,
+            Exit::Different => 5,
+            Exit::Usage => 6,
         };
         if weight(self) >= weight(other) { self } else { other }
     }
@@ -116,11 +134,13 @@ fn carry_out(invocation: Invocation) -> Exit {
             }
             Command::List(list) => list::list(&servers, &list).await,
             Command::Tail { count, follow: false, level } => {
-                tail::last(&servers, count, level).await
+                tail::last(&servers, count, level, output).await
             }
             Command::Tail { count, follow: true, level } => {
-                tail::follow(&servers, count, level).await
+                tail::follow(&servers, count, level, output).await
             }
+            Command::Status(shown) => status::status(&servers, shown, output).await,
+            Command::Verify { patience } => verify::verify(&servers, patience, output).await,
             Command::Gateway { line, reply } => gateway::ask(&servers, &line, reply, output).await,
         }
     });
@@ -155,23 +175,10 @@ async fn connect(servers: &[String]) -> Result<Client, ConnectError> {
     Client::connect(servers, connect_options()).await
 }
 
-/// Connects to the master, if there is a choice: where the first that answers says it is, or the
-/// server that says it is it. With one server, or if none is the master, it is the first that
-/// answers, and what it says is what the user sees.
+/// Connects to the master, if there is a choice; with one server, what it says is what the user
+/// sees.
 async fn connect_to_master(servers: &[String]) -> Result<Client, ConnectError> {
-    let first = connect(servers).await?;
-    if servers.len() == 1 || first.role() == Role::Master {
-        return Ok(first);
-    }
-    let elsewhere = servers.iter().map(String::as_str).filter(|addr| *addr != first.addr());
-    for addr in first.master_addr().into_iter().chain(elsewhere) {
-        if let Ok(client) = Client::connect([addr], connect_options()).await
-            && client.role() == Role::Master
-        {
-            return Ok(client);
-        }
-    }
-    Ok(first)
+    Client::connect_to_master(servers, connect_options()).await
 }
 
 fn unreachable(error: &ConnectError) -> Exit {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use bytes::{BufMut, BytesMut};
 
+use super::json::Entry;
 use super::{Exit, complain, read_failed};
 use crate::client::{Batch, ReadError};
 use crate::gateway::reply::write_entry;
@@ -101,6 +102,13 @@ pub(super) fn push_raw(buffer: &mut BytesMut, record: &Record) {
 /// A data line as the text gateway writes it.
 pub(super) fn push_line(buffer: &mut BytesMut, record: &Record) {
     write_entry(buffer, record.seq, &record.payload);
+}
+
+/// An entry as an object on a line.
+pub(super) fn push_object(buffer: &mut BytesMut, record: &Record) {
+    let written = serde_json::to_writer(buffer.writer(), &Entry::of(record));
+    debug_assert!(written.is_ok(), "memory takes it, and our keys are text");
+    buffer.put_u8(b'\n');
 }
 
 /// Why printing ended early.

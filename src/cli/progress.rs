@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use super::fields::{field, number};
+use super::nodes::last_of;
 use crate::client::Client;
 
 /// How often the line is written anew.
@@ -29,6 +31,8 @@ pub(super) struct Progress {
     asked: Option<Instant>,
     /// For whom it waits, as last heard.
     awaited: String,
+    /// The entry that is waited for, if it is known: else the last one.
+    seq: Option<u64>,
 }
 
 impl Progress {
@@ -43,7 +47,13 @@ impl Progress {
             waiting_since: None,
             asked: None,
             awaited: String::new(),
+            seq: None,
         }
+    }
+
+    /// For a wait for one entry.
+    pub(super) fn of_wait(seq: u64) -> Self {
+        Progress { seq: Some(seq), ..Progress::new(false) }
     }
 
     /// Whether it is worth a tick.
@@ -76,7 +86,7 @@ impl Progress {
                 self.asked = Some(Instant::now());
                 let status = tokio::time::timeout(STATUS_PATIENCE, client.command("STATUS"));
                 if let Ok(Ok(status)) = status.await {
-                    self.awaited = awaited(&String::from_utf8_lossy(&status));
+                    self.awaited = awaited(&String::from_utf8_lossy(&status), self.seq);
                 }
             }
         } else {
@@ -106,18 +116,10 @@ fn write_line(line: &str) {
     let _ = write!(io::stderr(), "\r{line}\x1b[K");
 }
 
-/// Names the secondaries that have not stored what the master has, from the reply to STATUS.
-fn awaited(status: &str) -> String {
-    let field = |line: &str, key: &str| {
-        let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        value.map(str::to_owned)
-    };
-    let number = |line, key| field(line, key).and_then(|value| value.parse::<u64>().ok());
-    let last = status
-        .lines()
-        .find(|line| line.starts_with("node "))
-        .and_then(|line| number(line, "next"))
-        .map_or(0, |next| next.saturating_sub(1));
+/// Names the secondaries that have not stored the entry `seq`, or all that the master has, from the
+/// reply to STATUS.
+fn awaited(status: &str, seq: Option<u64>) -> String {
+    let last = seq.or_else(|| last_of(status)).unwrap_or(0);
     let secondaries = status.lines().filter(|line| line.starts_with("secondary "));
     let behind: Vec<String> = secondaries
         .filter_map(|line| {
@@ -141,9 +143,14 @@ mod tests {
             secondary id=s3 addr=a:3 health=unhealthy stored=-\n\
             END\n";
         assert_eq!(
-            awaited(status),
+            awaited(status, None),
             "waiting for s2 (unhealthy, has 4 of 7), s3 (unhealthy, has 0 of 7)"
         );
-        assert_eq!(awaited("ERR denied"), "");
+        assert_eq!(
+            awaited(status, Some(4)),
+            "waiting for s3 (unhealthy, has 0 of 4)",
+            "who has the entry that is waited for is not waited for"
+        );
+        assert_eq!(awaited("ERR denied", None), "");
     }
 }

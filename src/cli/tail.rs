@@ -1,12 +1,24 @@
 //! `tail`: the last entries, and those to come.
 
-use super::output::{Stdout, Stop, push_line};
+use bytes::BytesMut;
+
+use super::arguments::Output;
+use super::output::{Stdout, Stop, push_line, push_object};
 use super::{Exit, complain, connect, connect_options, unreachable};
-use crate::client::{Client, FollowError, FollowEvent, Follower, ReadError, TailStart};
+use crate::client::{FollowError, FollowEvent, Follower, TailStart, end_of_log};
+use crate::store::Record;
 use crate::types::{Level, Seq};
 
+/// How an entry is written.
+fn form(output: Output) -> fn(&mut BytesMut, &Record) {
+    match output {
+        Output::Text => push_line,
+        Output::Json => push_object,
+    }
+}
+
 /// Prints the last entries that are there.
-pub(super) async fn last(servers: &[String], count: u64, level: Level) -> Exit {
+pub(super) async fn last(servers: &[String], count: u64, level: Level, output: Output) -> Exit {
     let client = match connect(servers).await {
         Ok(client) => client,
         Err(error) => return unreachable(&error),
@@ -19,7 +31,7 @@ pub(super) async fn last(servers: &[String], count: u64, level: Level) -> Exit {
         if limit > 0 {
             let mut entries = client.read(from, Some(limit), level).await?;
             while let Some(batch) = entries.next_batch().await? {
-                stdout.print(&batch, push_line)?;
+                stdout.print(&batch, form(output))?;
             }
         }
         Ok::<(), Stop>(())
@@ -32,26 +44,14 @@ pub(super) async fn last(servers: &[String], count: u64, level: Level) -> Exit {
     }
 }
 
-/// The number after the last entry that the node shows at `level`: a read far beyond the end tells
-/// it at once, where a tail might wait for a heartbeat.
-async fn end_of_log(client: &Client, level: Level) -> Result<Seq, ReadError> {
-    const BEYOND: Seq = Seq::new(1 << 62);
-    let mut entries = client.read(BEYOND, Some(1), level).await?;
-    let mut next = Seq::FIRST;
-    while let Some(batch) = entries.next_batch().await? {
-        next = batch.next();
-    }
-    Ok(next)
-}
-
 /// Prints the last entries and those to come, until it is interrupted.
-pub(super) async fn follow(servers: &[String], count: u64, level: Level) -> Exit {
+pub(super) async fn follow(servers: &[String], count: u64, level: Level, output: Output) -> Exit {
     let start = if count == 0 { TailStart::New } else { TailStart::Last(count) };
     let follower = Follower::start(servers.iter().cloned(), connect_options(), start, level);
     tokio::select! {
         exit = async {
             match follower.await {
-                Ok(follower) => print_events(follower).await,
+                Ok(follower) => print_events(follower, form(output)).await,
                 Err(error) => follow_failed(&error),
             }
         } => exit,
@@ -60,13 +60,13 @@ pub(super) async fn follow(servers: &[String], count: u64, level: Level) -> Exit
     }
 }
 
-async fn print_events(mut follower: Follower) -> Exit {
+async fn print_events(mut follower: Follower, push: fn(&mut BytesMut, &Record)) -> Exit {
     let mut stdout = Stdout::new();
     let mut trouble = false;
     loop {
         match follower.next_event().await {
             Ok(FollowEvent::Entries(batch)) => {
-                let printed = stdout.print(&batch, push_line);
+                let printed = stdout.print(&batch, push);
                 if let Err(stop) = stdout.flush().map_err(Stop::from).and(printed) {
                     return stop.exit();
                 }

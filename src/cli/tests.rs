@@ -1,8 +1,9 @@
 //! The command line client against a fake node on loopback.
 
 use super::append::append;
-use super::arguments::{Output, Part};
-use super::list::{List, list};
+use super::arguments::{Output, Part, Reply};
+use super::gateway::ask;
+use super::list::{Form, List, list};
 use super::output::WRITTEN;
 use super::*;
 use crate::client::fake_node::{FakeNode, Peer};
@@ -170,7 +171,7 @@ async fn replies_are_printed_in_order_and_as_objects_if_wanted() {
 async fn a_list_goes_on_behind_the_last_entry_that_it_printed() {
     let node = FakeNode::master().await;
     let servers = [node.addr()];
-    let asked = List { from: Some(2), limit: Some(9), level: None, raw: false };
+    let asked = List { from: Some(2), limit: Some(9), level: None, form: Form::Lines };
     let serve = async {
         let mut peer = node.accept().await;
         let (id, line) = peer.recv_command().await;
@@ -193,7 +194,7 @@ async fn a_list_goes_on_behind_the_last_entry_that_it_printed() {
 async fn a_raw_list_goes_on_too_and_ends_where_the_log_ended_at_first() {
     let node = FakeNode::master().await;
     let servers = [node.addr()];
-    let asked = List { raw: true, ..List::default() };
+    let asked = List { form: Form::Raw, ..List::default() };
     let recv_read = async |peer: &mut Peer| match peer.recv().await {
         Some(Message::ReadRequest(read)) => read,
         other => panic!("instead of a read came {other:?}"),
@@ -257,8 +258,109 @@ async fn tail_prints_what_is_there_without_waiting_for_a_sign_of_life() {
         }
         requests
     };
-    let (exit, requests) =
-        tokio::join!(super::tail::last(&servers, 2, crate::types::Level::Committed), serve);
+    let (exit, requests) = tokio::join!(
+        super::tail::last(&servers, 2, crate::types::Level::Committed, Output::Text),
+        serve
+    );
     assert_eq!((exit, written().as_str()), (Exit::Done, "8 eight\n9 ni\\ne\n"));
     assert_eq!(requests[1], (8, Some(2)));
+}
+
+async fn asked(line: &[u8], reply: Reply, output: Output, answer: &[u8]) -> (Exit, String) {
+    let node = FakeNode::master().await;
+    let servers = [node.addr()];
+    let serve = async {
+        let mut peer = node.accept().await;
+        let (id, found) = peer.recv_command().await;
+        assert_eq!(found.as_bytes(), line);
+        // In two pieces, cut where no line ends.
+        let (first, second) = answer.split_at(answer.len() / 2);
+        peer.send_reply(id, false, first).await;
+        peer.send_reply(id, true, second).await;
+        peer
+    };
+    let (exit, _peer) = tokio::join!(ask(&servers, line, reply, output), serve);
+    (exit, written())
+}
+
+/// The frames tell where the reply ends: lines that look like the end of other replies are data.
+#[tokio::test]
+async fn metrics_come_out_byte_for_byte_and_as_objects() {
+    let metrics = "# HELP replog_next The next number.\n# TYPE replog_next gauge\nreplog_next 4\n\
+        END replog\nreplog_lag{node=\"s1\"} 0.5\n# EOF\n";
+    let (exit, text) = asked(b"METRICS", Reply::Metrics, Output::Text, metrics.as_bytes()).await;
+    assert_eq!((exit, text.as_str()), (Exit::Done, metrics));
+    let metrics = metrics.replace("END replog\n", "");
+    let (exit, text) = asked(b"METRICS", Reply::Metrics, Output::Json, metrics.as_bytes()).await;
+    assert_eq!(
+        (exit, text.as_str()),
+        (
+            Exit::Done,
+            "{\"name\":\"replog_next\",\"labels\":{},\"value\":4}\n\
+             {\"name\":\"replog_lag\",\"labels\":{\"node\":\"s1\"},\"value\":0.5}\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_is_one_whatever_was_asked() {
+    let refusal = b"ERR master-only - only the master knows who holds what\n";
+    for reply in [Reply::Metrics, Reply::Waiters, Reply::Status, Reply::Line] {
+        let (exit, text) = asked(b"X", reply, Output::Text, refusal).await;
+        assert_eq!((exit, text.as_bytes()), (Exit::Refused, &refusal[..]), "{reply:?}");
+        let (exit, text) = asked(b"X", reply, Output::Json, refusal).await;
+        assert_eq!(exit, Exit::Refused);
+        assert!(text.starts_with("{\"class\":\"ERR\",\"code\":\"master-only\","), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn waiters_are_data_lines_without_their_end() {
+    let reply = b"seq=3 need=3 have=2 missing=s2 age_ms=17\nEND count=1\n";
+    let (exit, text) = asked(b"WAITERS", Reply::Waiters, Output::Text, reply).await;
+    assert_eq!((exit, text.as_str()), (Exit::Done, "seq=3 need=3 have=2 missing=s2 age_ms=17\n"));
+    let (_, text) = asked(b"WAITERS", Reply::Waiters, Output::Json, reply).await;
+    assert_eq!(text, "{\"seq\":3,\"need\":3,\"have\":2,\"missing\":[\"s2\"],\"age_ms\":17}\n");
+}
+
+/// A node of a cluster of two for `verify`: what it answers, and how often it was asked.
+async fn serve_copy(node: &FakeNode, status: &str, first_own: u64) -> u64 {
+    let mut peer = node.accept().await;
+    let mut asked = 0;
+    while let Some(Message::Command(head, line)) = peer.recv().await {
+        asked += 1;
+        let line = String::from_utf8(line.to_vec()).unwrap();
+        let reply = match line.split_once(' ') {
+            None => format!("{status}END\n"),
+            Some(("DIGEST", seq)) => {
+                let own = if seq.parse::<u64>().unwrap() >= first_own { "own" } else { "" };
+                format!("OK seq={seq} epoch=1 digest=d{seq}{own}\n")
+            }
+            Some((_, seq)) => format!(
+                "OK seq={seq} epoch=1 time=T bytes=3 by=- payload=p{own}\n",
+                own = first_own
+            ),
+        };
+        peer.send_reply(head.id, true, reply.as_bytes()).await;
+    }
+    asked
+}
+
+#[tokio::test]
+async fn verify_finds_the_first_difference_by_halving() {
+    let (master, other) = (FakeNode::master().await, FakeNode::master().await);
+    let servers = [master.addr(), other.addr()];
+    let status = "node id=master role=master next=100001 commit=100000 log_id=-\n";
+    let verifying = super::verify::verify(&servers, super::verify::PATIENCE, Output::Text);
+    let (exit, asked, _) = tokio::join!(
+        verifying,
+        serve_copy(&master, status, u64::MAX),
+        serve_copy(&other, status, 61_803)
+    );
+    assert_eq!(exit, Exit::Different);
+    let text = written();
+    assert!(text.contains("\nDIFFERENT seq=61803 nodes=2 commit=100000 - "), "{text}");
+    assert!(text.contains("digest=d61803 payload=p18446744073709551615\n"), "{text}");
+    assert!(text.contains("digest=d61803own payload=p61803\n"), "{text}");
+    assert!(asked < 30, "asked {asked} times");
 }

@@ -130,6 +130,40 @@ impl Client {
     /// returns then waits for the answer. Entries get their numbers in the order in which these
     /// calls return, and those on their way at the same time share frames.
     ///
+    /// ```
+    /// use replog::client::{AppendOptions, AppendOutcome, Client, ConnectOptions};
+    /// use replog::types::{AckLevel, Patience, WriteConcern};
+    ///
+    /// # replog::testing::example(|servers| async move {
+    /// # let client = Client::connect([&servers[0]], ConnectOptions::default()).await?;
+    /// // As the master is configured; on every node; on a majority; on two of them, in memory;
+    /// // in the master's log, at once.
+    /// for options in [
+    ///     AppendOptions::default(),
+    ///     AppendOptions { concern: Some(WriteConcern::All), ..Default::default() },
+    ///     AppendOptions { concern: Some(WriteConcern::Majority), ..Default::default() },
+    ///     AppendOptions {
+    ///         concern: Some("2".parse()?),
+    ///         ack: Some(AckLevel::Received),
+    ///         ..Default::default()
+    ///     },
+    ///     AppendOptions { timeout: Some("0".parse::<Patience>()?), ..Default::default() },
+    /// ] {
+    ///     match client.append("hello".into(), options).await?.await? {
+    ///         AppendOutcome::Ok(placed) => println!("{} is where it should be", placed.seq),
+    ///         AppendOutcome::Pending(placed) => println!("{} is in the log", placed.seq),
+    ///         AppendOutcome::Unknown(placed) => println!("{} may be in the log", placed.seq),
+    ///         AppendOutcome::Refused(refusal) => println!("not in the log: {refusal}"),
+    ///     }
+    /// }
+    /// // No cluster of three holds anything on five nodes.
+    /// let options = AppendOptions { concern: Some("5".parse()?), ..Default::default() };
+    /// let outcome = client.append("hello".into(), options).await?.await?;
+    /// assert!(!outcome.maybe_applied() && !outcome.is_retryable());
+    /// # Ok(())
+    /// # });
+    /// ```
+    ///
     /// # Errors
     /// The connection is lost; nothing was sent.
     pub async fn append(
@@ -153,6 +187,24 @@ impl Client {
     }
 
     /// Waits until an entry that is in the log is held as `options` ask.
+    ///
+    /// ```
+    /// use replog::client::{AppendOptions, Client, ConnectOptions, WaitOptions};
+    /// use replog::codes::Class;
+    /// use replog::types::WriteConcern;
+    ///
+    /// # replog::testing::example(|servers| async move {
+    /// # let client = Client::connect([&servers[0]], ConnectOptions::default()).await?;
+    /// let at_once = AppendOptions { timeout: Some("0".parse()?), ..Default::default() };
+    /// let outcome = client.append("hello".into(), at_once).await?.await?;
+    /// let placed = *outcome.placed().ok_or("it was refused")?;
+    /// // Later, and over any connection: is it everywhere by now?
+    /// let options = WaitOptions { concern: Some(WriteConcern::All), ..Default::default() };
+    /// let outcome = client.wait(placed.seq, options).await?;
+    /// assert_eq!(outcome.class(), Class::Ok);
+    /// # Ok(())
+    /// # });
+    /// ```
     ///
     /// # Errors
     /// The connection is lost. Waiting changes nothing, so that it may be repeated.
@@ -180,6 +232,36 @@ impl Client {
     /// Two ends of a stream of appends: entries go in, their outcomes come out in the same order.
     /// At most `in_flight_max` entries are between the two, so that both must be served at the same
     /// time.
+    ///
+    /// ```
+    /// use replog::client::{AppendOptions, Client, ConnectOptions};
+    ///
+    /// # replog::testing::example(|servers| async move {
+    /// # let client = Client::connect([&servers[0]], ConnectOptions::default()).await?;
+    /// let (mut appender, mut outcomes) = client.appender(AppendOptions::default(), 10_000);
+    /// let feed = async move {
+    ///     for number in 0..20_000 {
+    ///         appender.push(format!("line {number}").as_bytes()).await?;
+    ///     }
+    ///     Ok::<_, replog::client::ConnectionLost>(())
+    /// };
+    /// let collect = async {
+    ///     let mut stored = 0;
+    ///     // Neighbours with the same outcome come together.
+    ///     while let Some(answered) = outcomes.next().await {
+    ///         match answered.outcome {
+    ///             Ok(outcome) if outcome.maybe_applied() => stored += answered.count,
+    ///             other => println!("{} from {} on: {other:?}", answered.count, answered.first),
+    ///         }
+    ///     }
+    ///     stored
+    /// };
+    /// let (fed, stored) = tokio::join!(feed, collect);
+    /// fed?;
+    /// assert_eq!(stored, 20_000);
+    /// # Ok(())
+    /// # });
+    /// ```
     pub fn appender(&self, options: AppendOptions, in_flight_max: usize) -> (Appender, Outcomes) {
         let order = Arc::new(Order::new(in_flight_max));
         let key = self.shared().register_appender(&order);

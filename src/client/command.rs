@@ -27,6 +27,22 @@ pub struct CommandReply {
 
 impl Client {
     /// Has a line of the text gateway carried out and returns the whole reply, line ends included.
+    /// The frames tell where a reply ends, not its text: it may be of any form.
+    ///
+    /// ```
+    /// use replog::client::{Client, ConnectOptions};
+    ///
+    /// # replog::testing::example(|servers| async move {
+    /// # let client = Client::connect([&servers[0]], ConnectOptions::default()).await?;
+    /// let status = client.command("STATUS").await?;
+    /// let status = std::str::from_utf8(&status)?;
+    /// for line in status.lines().filter(|line| line.starts_with("secondary ")) {
+    ///     println!("{line}");
+    /// }
+    /// assert!(status.starts_with("node id=master role=master ") && status.ends_with("END\n"));
+    /// # Ok(())
+    /// # });
+    /// ```
     ///
     /// # Errors
     /// The connection is lost, the line is not one the node takes, or the reply is longer than

@@ -46,7 +46,27 @@ impl Client {
     }
 
     /// Reads entries as they come, without end. While there are none, an empty batch comes each
-    /// heartbeat interval of the cluster.
+    /// heartbeat interval of the cluster. It ends with its connection: see
+    /// [`Follower`](super::Follower) for one that does not.
+    ///
+    /// ```
+    /// use replog::client::{AppendOptions, Client, ConnectOptions, TailStart};
+    /// use replog::types::{Level, Seq};
+    ///
+    /// # replog::testing::example(|servers| async move {
+    /// # let client = Client::connect([&servers[0]], ConnectOptions::default()).await?;
+    /// let mut tail = client.tail(TailStart::From(Seq::FIRST), Level::Committed).await?;
+    /// let _ = client.append("hello".into(), AppendOptions::default()).await?.await?;
+    /// let record = loop {
+    ///     let batch = tail.next_batch().await?.ok_or("the node is stopping")?;
+    ///     if let Some(record) = batch.records().next() {
+    ///         break record?;
+    ///     }
+    /// };
+    /// assert_eq!((record.seq, &record.payload[..]), (Seq::FIRST, &b"hello"[..]));
+    /// # Ok(())
+    /// # });
+    /// ```
     ///
     /// # Errors
     /// The connection is lost. A refusal is told by [`EntryStream::next_batch`].
@@ -142,7 +162,7 @@ impl Batch {
         Batch { head, records }
     }
 
-    #[cfg(test)]
+    /// The records as they came.
     pub(super) fn bytes(&self) -> Bytes {
         self.records.clone()
     }
@@ -200,6 +220,11 @@ impl Iterator for Records {
 impl FusedIterator for Records {}
 
 impl Records {
+    /// What was not taken yet.
+    pub(super) fn bytes(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
     fn take(&mut self) -> Result<Record, RecordError> {
         let expected = self.range.first;
         if self.range.is_empty() {

@@ -65,7 +65,7 @@ impl FakeNode {
     /// The next connection, as it is.
     pub(crate) async fn accept_silently(&self) -> Peer {
         let (stream, _) = self.listener.accept().await.unwrap();
-        Peer { stream, buffer: BytesMut::new() }
+        Peer { stream, buffer: BytesMut::new(), chain: PrefixId::EMPTY }
     }
 }
 
@@ -73,6 +73,8 @@ impl FakeNode {
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
     buffer: BytesMut,
+    /// Of the last entry that was sent: the next one continues it.
+    pub(crate) chain: PrefixId,
 }
 
 impl Peer {
@@ -134,7 +136,7 @@ impl Peer {
         self.send(Message::CommandReply(CommandHead { id, end }, bytes)).await;
     }
 
-    /// Sends entries from `first` on.
+    /// Sends entries from `first` on, which continue `chain`.
     pub(crate) async fn send_entries(
         &mut self,
         id: u64,
@@ -144,9 +146,10 @@ impl Peer {
     ) {
         let mut arena = BytesMut::new();
         let before = Seq::new(first).previous();
-        let mut builder = RunBuilder::new(&mut arena, before, PrefixId::EMPTY);
+        let mut builder = RunBuilder::new(&mut arena, before, self.chain);
         payloads.iter().for_each(|payload| builder.push(Epoch::new(1), 0, payload));
         let run = builder.finish(&mut arena);
+        self.chain = run.as_ref().map_or(self.chain, |run| run.tail());
         let records = run.map(|run| run.slice(run.range())).unwrap_or_default();
         let count = payloads.len() as u32;
         let head = EntriesHead { id, first, count, next, commit: next - 1, end };

@@ -4,13 +4,13 @@
 //! pipelined. Every answer and every error tells whether something happened: see
 //! [`AppendOutcome`], [`ConnectionLost`] and [`ConnectError`].
 //!
-//! ```no_run
+//! ```
 //! use replog::client::{AppendOptions, AppendOutcome, Client, ConnectOptions};
 //! use replog::types::{Level, Seq};
 //!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::connect(["127.0.0.1:9000"], ConnectOptions::default()).await?;
+//! # replog::testing::example(|servers| async move {
+//! // servers: addresses of nodes, such as "127.0.0.1:9000".
+//! let client = Client::connect_to_master(&servers, ConnectOptions::default()).await?;
 //!
 //! // One entry that two nodes must hold.
 //! let options = AppendOptions { concern: Some("2".parse()?), ..AppendOptions::default() };
@@ -18,22 +18,6 @@
 //!     AppendOutcome::Ok(placed) => println!("entry {}", placed.seq),
 //!     outcome => println!("{}", outcome.reply_line(client.roster())),
 //! }
-//!
-//! // Many entries, pipelined: both ends are served at the same time.
-//! let (mut appender, mut outcomes) = client.appender(AppendOptions::default(), 10_000);
-//! let feed = async move {
-//!     for number in 0..100_000 {
-//!         appender.push(format!("line {number}").as_bytes()).await?;
-//!     }
-//!     Ok::<_, replog::client::ConnectionLost>(())
-//! };
-//! let collect = async {
-//!     while let Some(answered) = outcomes.next().await {
-//!         println!("{} from {} on: {:?}", answered.count, answered.first, answered.outcome);
-//!     }
-//! };
-//! let (fed, ()) = tokio::join!(feed, collect);
-//! fed?;
 //!
 //! // All that the node holds.
 //! let mut entries = client.read(Seq::FIRST, None, Level::Local).await?;
@@ -44,12 +28,32 @@
 //!     }
 //! }
 //! # Ok(())
-//! # }
+//! # });
 //! ```
+//!
+//! # What is where
+//!
+//! | to | use |
+//! |---|---|
+//! | append one entry, with any write concern | [`Client::append`] |
+//! | append many, pipelined, answers in order | [`Client::appender`] |
+//! | go on after a lost connection | [`Client::reconnect_to_master`], [`ReconnectPolicy`] |
+//! | wait for an entry that is in the log | [`Client::wait`] |
+//! | read, or read as entries come | [`Client::read`], [`Client::tail`] |
+//! | follow the log across reconnects and restarts | [`Follower`] |
+//! | ask anything that the text gateway answers: STATUS, HEALTH, DIGEST … | [`Client::command`] |
+//!
+//! # When a connection is lost
+//!
+//! A [`Client`] is one connection and does not connect again by itself: what was sent and not
+//! answered may be in the log, and only its owner can tell what to do about that. Whoever has an
+//! answer that is an error finds `sent` in it. [`Client::reconnect_to_master`] and [`Follower`]
+//! connect again as [`ConnectOptions::reconnect`] says: by default after 100 ms, 200 ms and so on
+//! up to every 2 s, for ever.
 //!
 //! Rooms: `introduce` dials and exchanges HELLOs; `connection` is the task that owns the socket;
 //! `outbox` packs what waits to be written, `requests` knows who waits for which answer; `append`
-//! (with `order` and `outcome`), `entries`, `command` and `follow` are what users see.
+//! (with `order` and `outcome`), `entries`, `command`, `follow` and `reconnect` are what users see.
 
 mod append;
 mod command;
@@ -61,6 +65,7 @@ mod introduce;
 mod order;
 mod outbox;
 mod outcome;
+mod reconnect;
 mod requests;
 
 #[cfg(test)]
@@ -86,8 +91,10 @@ pub use error::{
     CommandError, ConnectError, ConnectFailure, ConnectionLost, LostReason, ReadError,
     RefusedByNode,
 };
+pub(crate) use follow::end_of_log;
 pub use follow::{FollowError, FollowEvent, Follower};
 pub use outcome::{AppendOutcome, Placed, Refusal, ReplyLine};
+pub use reconnect::ReconnectPolicy;
 
 use connection::Shared;
 use introduce::{Introduced, Node, introduce};
@@ -99,11 +106,17 @@ pub struct ConnectOptions {
     pub name: String,
     /// How long one address may take from the first packet to the introduction.
     pub timeout: Duration,
+    /// When a lost connection is tried again, where that is done at all.
+    pub reconnect: ReconnectPolicy,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        ConnectOptions { name: String::new(), timeout: INTRODUCTION_TIMEOUT }
+        ConnectOptions {
+            name: String::new(),
+            timeout: INTRODUCTION_TIMEOUT,
+            reconnect: ReconnectPolicy::default(),
+        }
     }
 }
 

@@ -412,6 +412,29 @@ async fn recv_tail(peer: &mut Peer) -> codec::TailRequest {
     }
 }
 
+/// Answers the question where the log ends, which comes before the first tail.
+async fn tell_end(peer: &mut Peer, next: u64) {
+    match peer.recv().await {
+        Some(Message::ReadRequest(request)) => {
+            assert_eq!((request.from, request.limit), (1 << 62, Some(1)));
+            peer.send_entries(request.id, request.from, &[], (next, true)).await;
+        }
+        other => panic!("instead of a read came {other:?}"),
+    }
+}
+
+/// A follower of `node` and the other end of its connection, which was told `end`.
+async fn following(node: &FakeNode, start: TailStart, end: u64) -> (Follower, Peer) {
+    let options = ConnectOptions::default();
+    let start = Follower::start([node.addr()], options, start, Level::Local);
+    let (follower, peer) = tokio::join!(start, async {
+        let mut peer = node.accept().await;
+        tell_end(&mut peer, end).await;
+        peer
+    });
+    (follower.unwrap(), peer)
+}
+
 async fn next_payloads(follower: &mut Follower) -> Vec<Bytes> {
     loop {
         if let FollowEvent::Entries(batch) = follower.next_event().await.unwrap()
@@ -425,17 +448,16 @@ async fn next_payloads(follower: &mut Follower) -> Vec<Bytes> {
 #[tokio::test]
 async fn a_follower_goes_on_where_it_was_after_a_lost_connection() {
     let node = FakeNode::master().await;
-    let start =
-        Follower::start([node.addr()], ConnectOptions::default(), TailStart::Last(2), Level::Local);
-    let (follower, mut peer) = tokio::join!(start, node.accept());
-    let mut follower = follower.unwrap();
+    let (mut follower, mut peer) = following(&node, TailStart::Last(2), 6).await;
     let request = recv_tail(&mut peer).await;
-    assert_eq!(request.start, WireTailStart::Last(2));
+    assert_eq!(request.start, WireTailStart::From(4));
     peer.send_entries(request.id, 4, &[b"four", b"five"], (6, false)).await;
     assert_eq!(next_payloads(&mut follower).await, ["four", "five"]);
+    let chain = peer.chain;
     drop(peer);
     let serve = async {
         let mut peer = node.accept().await;
+        peer.chain = chain;
         let request = recv_tail(&mut peer).await;
         assert_eq!(request.start, WireTailStart::From(6));
         peer.send_entries(request.id, 6, &[], (6, false)).await;
@@ -447,16 +469,12 @@ async fn a_follower_goes_on_where_it_was_after_a_lost_connection() {
     assert_eq!(follower.next_seq(), Some(Seq::new(7)));
 }
 
+/// Entries that are appended while the first connection is lost come too.
 #[tokio::test]
-async fn a_follower_of_new_entries_learns_from_a_sign_of_life_where_it_is() {
+async fn a_follower_of_new_entries_knows_from_the_start_where_it_begins() {
     let node = FakeNode::master().await;
-    let start =
-        Follower::start([node.addr()], ConnectOptions::default(), TailStart::New, Level::Local);
-    let (follower, mut peer) = tokio::join!(start, node.accept());
-    let mut follower = follower.unwrap();
-    let request = recv_tail(&mut peer).await;
-    peer.send_entries(request.id, 1, &[], (9, false)).await;
-    assert!(matches!(follower.next_event().await, Ok(FollowEvent::Entries(_))));
+    let (mut follower, mut peer) = following(&node, TailStart::New, 9).await;
+    assert_eq!(recv_tail(&mut peer).await.start, WireTailStart::From(9));
     drop(peer);
     assert!(matches!(follower.next_event().await, Ok(FollowEvent::Lost(_))));
     let (event, mut peer) = tokio::join!(follower.next_event(), node.accept());
@@ -480,4 +498,89 @@ async fn a_follower_notices_a_hole_and_another_log() {
     node.hello.log_id = Some([8; 16]);
     let (event, _peer) = tokio::join!(follower.next_event(), node.accept());
     assert!(matches!(event, Err(FollowError::OtherLog { .. })), "{event:?}");
+}
+
+/// The numbers fit and the log's name was not known: only the chain of digests tells.
+#[tokio::test]
+async fn entries_that_do_not_continue_what_was_given_out_are_not_given() {
+    let mut node = FakeNode::master().await;
+    node.hello.log_id = None;
+    let (mut follower, mut peer) = following(&node, TailStart::Last(1), 5).await;
+    let request = recv_tail(&mut peer).await;
+    let no_log = b"node id=master role=master next=5 log_id=-\nEND\n";
+    let answer_status = async |peer: &mut Peer| {
+        let (id, line) = peer.recv_command().await;
+        assert_eq!(line, "STATUS");
+        peer.send_reply(id, true, no_log).await;
+    };
+    peer.send_entries(request.id, 4, &[b"four"], (5, false)).await;
+    let (payloads, ()) = tokio::join!(next_payloads(&mut follower), answer_status(&mut peer));
+    assert_eq!(payloads, ["four"]);
+    // The chain of another log.
+    peer.send_entries(7, 4, &[b"other"], (5, true)).await;
+    drop(peer);
+    let serve = async {
+        let mut peer = node.accept().await;
+        let request = recv_tail(&mut peer).await;
+        assert_eq!(request.start, WireTailStart::From(5));
+        peer.send_entries(request.id, 5, &[b"five"], (6, false)).await;
+        answer_status(&mut peer).await;
+        peer
+    };
+    let followed = async {
+        loop {
+            match follower.next_event().await {
+                Ok(FollowEvent::Entries(batch)) => assert!(batch.is_empty(), "{batch:?}"),
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+    };
+    let (error, _peer) = tokio::join!(followed, serve);
+    let seq = Seq::new(5);
+    assert_eq!(error, FollowError::OtherEntries { node: "master".to_owned(), seq });
+}
+
+/// It is empty at first, and is then filled with the wrong log.
+#[tokio::test]
+async fn a_node_that_had_no_log_is_asked_which_it_holds_by_now() {
+    let mut node = FakeNode::master().await;
+    let (mut follower, mut peer) = following(&node, TailStart::New, 5).await;
+    recv_tail(&mut peer).await;
+    drop(peer);
+    assert!(matches!(follower.next_event().await, Ok(FollowEvent::Lost(_))));
+    node.hello.log_id = None;
+    let (event, mut peer) = tokio::join!(follower.next_event(), node.accept());
+    assert!(matches!(event, Ok(FollowEvent::Resumed(_))), "{event:?}");
+    let request = recv_tail(&mut peer).await;
+    peer.send_entries(request.id, 5, &[], (1, false)).await;
+    let (event, ()) = tokio::join!(follower.next_event(), async {
+        let (id, _) = peer.recv_command().await;
+        let log_id = LogId::new([8; 16]);
+        let status = format!("node id=master next=1 log_id={log_id} store=memory\nEND\n");
+        peer.send_reply(id, true, status.as_bytes()).await;
+    });
+    match event {
+        Err(FollowError::OtherLog { found, .. }) => assert_eq!(found, LogId::new([8; 16])),
+        other => panic!("the other log was not noticed: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_follower_gives_up_when_it_was_told_to() {
+    let node = FakeNode::master().await;
+    let reconnect = ReconnectPolicy {
+        first_wait: Duration::from_millis(1),
+        longest_wait: Duration::from_millis(1),
+        give_up_after: Some(Duration::ZERO),
+    };
+    let options = ConnectOptions { reconnect, ..ConnectOptions::default() };
+    let from = TailStart::From(Seq::FIRST);
+    let start = Follower::start([node.addr()], options, from, Level::Local);
+    let (follower, peer) = tokio::join!(start, node.accept());
+    let mut follower = follower.unwrap();
+    drop((peer, node));
+    assert!(matches!(follower.next_event().await, Ok(FollowEvent::Lost(_))));
+    let ended = follower.next_event().await;
+    assert!(matches!(ended, Err(FollowError::Connect(_))), "{ended:?}");
 }

@@ -6,17 +6,17 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::build::{Switches, build};
 use super::keys::{self, About};
 use super::layers::{Origin, SET, Settings};
 use super::value::Raw;
-use super::{Config, ConfigError, DevConfig, Invocation, Role, environment, file};
+use super::{Config, ConfigError, DevConfig, InspectConfig, Invocation, Role, environment, file};
 use crate::limits::NODES_MAX;
 use crate::types::{Seq, parse_decimal};
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     description = "A small replicated log you can trust and see through: the server.",
     usage = "<command> [<args>]",
@@ -37,7 +37,7 @@ struct Replog {
     command: Option<Command>,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum Command {
     Dev(Dev),
@@ -64,13 +64,14 @@ macro_rules! node_command {
             #[doc = $gateway]
             #[argh(option)]
             gateway: Option<String>,
-            /// DIR: data directory, node.data_dir; not available yet, the log is in memory
+            /// DIR: where the log lives, node.data_dir; default: replog-data/ID
             #[argh(option)]
             data_dir: Option<String>,
-            /// keep the log in memory only, node.memory; so far always on
+            /// keep the log in memory only, node.memory; default: on disk
             #[argh(switch)]
             memory: bool,
-            /// always, interval or never: storage.fsync; not available yet, the log is in memory
+            /// always, interval or never: when an entry counts as stored, storage.fsync; default:
+            /// always
             #[argh(option)]
             fsync: Option<String>,
             /// allow the fault verbs DELAY, FAIL, MUTE and STORE, node.faults; default: not allowed
@@ -127,7 +128,7 @@ macro_rules! node_command {
 }
 
 node_command! {
-    #[derive(FromArgs)]
+    #[derive(FromArgs, ArgsInfo)]
     /// The node that accepts appends and replicates them.
     #[argh(
         subcommand, name = "master", usage = "[options]", help_triggers("-h", "--help", "help"),
@@ -153,17 +154,19 @@ node_command! {
         /// DURATION: heartbeat interval, 50ms to 60s, cluster.heartbeat_interval; default: 1s
         #[argh(option)]
         heartbeat: Option<String>,
-        /// this start may found a new log
+        /// for this start, begin a new log without waiting for silent nodes, unless somebody who
+        /// answers has one
         #[argh(switch)]
         bootstrap: bool,
-        /// SEQ: accept the loss of what lies beyond this number; not available yet
+        /// SEQ: for this start, lead although too few nodes answer to prove that nothing is missing, if
+        /// the log then ends at this entry or later
         #[argh(option)]
         accept_data_loss: Option<String>,
     }
 }
 
 node_command! {
-    #[derive(FromArgs)]
+    #[derive(FromArgs, ArgsInfo)]
     /// A node that holds a copy, serves reads, and acknowledges.
     #[argh(
         subcommand, name = "secondary", usage = "[options]",
@@ -183,14 +186,14 @@ node_command! {
 }
 
 /// A whole cluster in one process on loopback: the quick start.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "dev",
     usage = "[options]",
     help_triggers("-h", "--help", "help"),
     example = "{command_name} --secondaries 2\nnc 127.0.0.1 8000",
-    note = "Fault verbs are allowed. The log is in memory."
+    note = "Fault verbs are allowed. Without --data-dir the log is in memory."
 )]
 struct Dev {
     /// COUNT: how many secondaries, s1, s2 and so on, 0 to 127; default: 2
@@ -204,10 +207,10 @@ struct Dev {
     /// for each node; default: 9000
     #[argh(option)]
     wire_port: Option<String>,
-    /// DIR: data directory, node.data_dir; not available yet, the log is in memory
+    /// DIR: keep the logs on disk, each node in DIR/ID; default: in memory
     #[argh(option)]
     data_dir: Option<String>,
-    /// always, interval or never: storage.fsync; not available yet, the log is in memory
+    /// always, interval or never: when an entry counts as stored, storage.fsync; default: always
     #[argh(option)]
     fsync: Option<String>,
     /// NODES, majority or all: how few present nodes take appends, cluster.quorum; default:
@@ -229,22 +232,42 @@ struct Dev {
     version: bool,
 }
 
-/// Offline: reads a stopped node's data directory or one segment, prints records and verifies them
-/// (not available yet).
-#[derive(FromArgs)]
+/// Prints and verifies a data directory or one segment, offline; exit code 6 if it is damaged.
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "inspect",
     usage = "[options] <path>",
-    help_triggers("-h", "--help", "help")
+    help_triggers("-h", "--help", "help"),
+    error_code(0, "whole"),
+    error_code(1, "could not be read, or of a newer format"),
+    error_code(6, "damaged"),
+    note = "Nothing is changed and no lock is taken."
 )]
 struct Inspect {
+    /// text or json (one object a line); default: text
+    #[argh(option)]
+    output: Option<String>,
+    /// COUNT: print at most so many entries; default: all
+    #[argh(option)]
+    limit: Option<String>,
+    /// SEQ: print entries from this one on; default: 1
+    #[argh(option)]
+    from: Option<String>,
+    /// print only what is wrong and the verdict
+    #[argh(switch)]
+    quiet: bool,
     /// print the version
     #[argh(switch)]
     version: bool,
     /// data directory or segment
     #[argh(positional)]
     path: Option<String>,
+}
+
+/// The arguments as a table.
+pub(super) fn table() -> argh::CommandInfoWithArgs {
+    Replog::get_args_info()
 }
 
 /// See [`Invocation::read`].
@@ -254,7 +277,8 @@ pub(super) fn read(
 ) -> Result<Invocation, ConfigError> {
     let args = args.into_iter().map(|arg| {
         arg.into_string().map_err(|arg| {
-            ConfigError::new(format!("{}: allowed are arguments in UTF-8", arg.display()))
+            let shown = arg.to_string_lossy().escape_debug().to_string();
+            ConfigError::new(format!("{shown}: allowed are arguments in UTF-8"))
         })
     });
     let args = split_equals_signs(args.collect::<Result<Vec<_>, _>>()?);
@@ -274,7 +298,7 @@ pub(super) fn read(
         Some(Command::Dev(dev)) => dev.config(environment).map(Invocation::Dev),
         Some(Command::Master(master)) => node(master.config(environment)?),
         Some(Command::Secondary(secondary)) => node(secondary.config(environment)?),
-        Some(Command::Inspect(inspect)) => Err(inspect.refusal()),
+        Some(Command::Inspect(inspect)) => inspect.config().map(Invocation::Inspect),
         None => Err(usage("a command is missing: dev, master, secondary or inspect", None)),
     }
 }
@@ -363,7 +387,6 @@ impl Dev {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<DevConfig, ConfigError> {
         let mut settings = layers_below(None, environment, &self.set)?;
-        settings.put_flag(&keys::DATA_DIR.about, "--data-dir", self.data_dir)?;
         settings.put_flag(&keys::FSYNC.about, "--fsync", self.fsync)?;
         put_cluster_flags(&mut settings, self.quorum, self.write_concern, self.heartbeat)?;
         refuse_own_keys(&settings)?;
@@ -388,6 +411,13 @@ impl Dev {
         let nodes = (0..=secondaries).map(|k| {
             let role = if k == 0 { Role::Master } else { Role::Secondary };
             let id = if k == 0 { "master".to_owned() } else { format!("s{k}") };
+            match &self.data_dir {
+                Some(dir) => {
+                    let dir = std::path::Path::new(dir).join(&id);
+                    put(&mut settings, &keys::DATA_DIR.about, dir.to_string_lossy().into_owned());
+                }
+                None => put(&mut settings, &keys::MEMORY.about, "true".to_owned()),
+            }
             put(&mut settings, &keys::ID.about, id);
             put(&mut settings, &keys::LISTEN.about, wires.address(k));
             put(&mut settings, &keys::GATEWAY.about, gateways.address(k));
@@ -398,14 +428,25 @@ impl Dev {
 }
 
 impl Inspect {
-    fn refusal(self) -> ConfigError {
-        match self.path {
-            None => usage("a path is missing: a data directory or a segment", Some("inspect")),
-            Some(path) => ConfigError::new(format!(
-                "inspect {}: not available yet: this version keeps the log in memory only",
-                Raw::text(path)
-            )),
-        }
+    fn config(self) -> Result<InspectConfig, ConfigError> {
+        let Some(path) = self.path else {
+            return Err(usage("a path is missing: a data directory or a segment", Some("inspect")));
+        };
+        let json = match self.output.as_deref() {
+            None | Some("text") => false,
+            Some("json") => true,
+            Some(other) => {
+                let given = Raw::text(other);
+                let line = format!("--output: {given} is not allowed; allowed is text or json");
+                return Err(ConfigError::new(line));
+            }
+        };
+        let count = |flag, text: Option<String>| {
+            text.map(|text| number(flag, &text, 0, u64::MAX)).transpose()
+        };
+        let limit = count("--limit", self.limit)?;
+        let from = count("--from", self.from)?.map(Seq::new);
+        Ok(InspectConfig { path: path.into(), json, limit, from, quiet: self.quiet })
     }
 }
 
@@ -429,13 +470,15 @@ fn refuse_own_keys(settings: &Settings) -> Result<(), ConfigError> {
         &keys::GATEWAY.about,
         &keys::ADVERTISE.about,
         &keys::SECONDARIES.about,
+        &keys::DATA_DIR.about,
+        &keys::MEMORY.about,
     ] {
         let origin = settings.origin(about);
         if origin != Origin::Default {
             let key = about.key;
             return Err(ConfigError::new(format!(
                 "{key}: replog dev gives each node its own ({origin}); allowed are --secondaries, \
-                 --gateway-port and --wire-port, or {SET} {key} with replog master and secondary"
+                 --gateway-port, --wire-port and --data-dir, or {SET} {key} with replog master and secondary"
             )));
         }
     }

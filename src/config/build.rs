@@ -28,8 +28,7 @@ pub(super) fn build(
     settings: &Settings,
     switches: Switches,
 ) -> Result<Config, ConfigError> {
-    let memory_only = refuse_disk(settings, &switches)?;
-    let node = node(role, settings, switches, memory_only)?;
+    let node = node(role, settings, switches)?;
     let cluster = cluster(role, settings, &node.id)?;
     Ok(Config {
         role,
@@ -56,36 +55,7 @@ pub(super) fn build(
     })
 }
 
-/// This version keeps the log in memory only. Whoever asks for a disk must not learn that from a
-/// lost log: every explicit wish for one is refused. Returns that the log is in memory.
-fn refuse_disk(settings: &Settings, switches: &Switches) -> Result<bool, ConfigError> {
-    const WHY: &str = "this version keeps the log in memory only; leave it out";
-    for about in [&keys::DATA_DIR.about, &keys::FSYNC.about] {
-        match settings.origin(about) {
-            Origin::Default => {}
-            // The flag of the key, which people recognize sooner than the key itself.
-            Origin::Flag(flag) if flag != super::layers::SET => {
-                return Err(ConfigError::new(format!("{flag}: {WHY}")));
-            }
-            origin => return Err(ConfigError::new(format!("{}: {WHY} ({origin})", about.key))),
-        }
-    }
-    let memory = settings.origin(&keys::MEMORY.about);
-    if memory != Origin::Default && !settings.read(&keys::MEMORY, Role::Master)? {
-        return Err(ConfigError::new(format!("{}: {WHY} ({memory})", keys::MEMORY.about.key)));
-    }
-    if switches.accept_data_loss.is_some() {
-        return Err(ConfigError::new(format!("--accept-data-loss: not available yet: {WHY}")));
-    }
-    Ok(true)
-}
-
-fn node(
-    role: Role,
-    settings: &Settings,
-    switches: Switches,
-    memory_only: bool,
-) -> Result<NodeConfig, ConfigError> {
+fn node(role: Role, settings: &Settings, switches: Switches) -> Result<NodeConfig, ConfigError> {
     let id = settings.read(&keys::ID, role)?;
     let listen = settings.read(&keys::LISTEN, role)?;
     let gateway = settings.read(&keys::GATEWAY, role)?;
@@ -99,7 +69,7 @@ fn node(
     if let Some(addr) = &advertise {
         check_port(settings, &keys::ADVERTISE.about, addr)?;
     }
-    let memory = memory_only || settings.read(&keys::MEMORY, role)?;
+    let memory = settings.read(&keys::MEMORY, role)?;
     let data_dir: Option<PathBuf> = settings.read(&keys::DATA_DIR, role)?;
     let data_dir = data_dir.unwrap_or_else(|| Path::new("replog-data").join(id.as_str()));
     Ok(NodeConfig {

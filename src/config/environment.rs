@@ -17,7 +17,9 @@ pub(super) fn apply(
         let Some((name, section, key)) = name.to_str().and_then(split) else { continue };
         let shown = Raw::text(value.to_string_lossy());
         let about = KEYS.iter().find(|about| about.variable() == name).ok_or_else(|| {
-            unknown(&format!("{section}.{key}"), &format!("{name}={shown} (in the environment)"))
+            let key = key.escape_debug();
+            let said = format!("{}={shown} (in the environment)", name.escape_debug());
+            unknown(&format!("{section}.{key}"), &said)
         })?;
         settings.put(about, shown.clone(), Origin::Variable(name.to_owned()));
         if value.to_str().is_none() {

@@ -28,6 +28,12 @@ pub use tracing::Level;
 
 use crate::types::{AckLevel, NodeId, Patience, Seq, WriteConcern};
 
+/// What the arguments of `replog` are, for completions and manual pages.
+#[doc(hidden)]
+pub fn argument_table() -> argh::CommandInfoWithArgs {
+    args::table()
+}
+
 /// What one call of `replog` asks for.
 #[derive(Clone, Debug)]
 pub enum Invocation {
@@ -35,6 +41,8 @@ pub enum Invocation {
     Node(Box<Config>),
     /// Run a whole cluster in this process.
     Dev(DevConfig),
+    /// Print and verify a data directory or a segment.
+    Inspect(InspectConfig),
     /// Print this text (help, version) on stdout and end with success.
     Print(String),
 }
@@ -64,6 +72,21 @@ impl ConfigError {
     fn new(line: impl Into<String>) -> Self {
         ConfigError { line: line.into() }
     }
+}
+
+/// What `replog inspect` was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InspectConfig {
+    /// A data directory or one segment.
+    pub path: PathBuf,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+    /// At most so many entries are printed; all are verified.
+    pub limit: Option<u64>,
+    /// Only entries from here on are printed; all are verified.
+    pub from: Option<Seq>,
+    /// Only what is wrong and the verdict.
+    pub quiet: bool,
 }
 
 /// What a node is in its cluster.

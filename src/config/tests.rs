@@ -283,6 +283,119 @@ fn values_out_of_range_are_refused_and_limits_are_not() {
     }
 }
 
+/// Values that are not allowed, of every key: as TOML, and as the text of a flag or variable. `None`
+/// is for what only one of the two can express.
+const BAD_VALUES: &[(&str, Option<&str>, Option<&str>)] = &[
+    ("node.id", Some("\"a b\""), Some("a b")),
+    ("node.id", Some("\"\""), Some("")),
+    ("node.id", Some("7"), Some("a/b")),
+    ("node.id", None, Some("012345678901234567890123456789012")),
+    ("node.listen", Some("9000"), Some("9000")),
+    ("node.listen", Some("\"[::1:9000\""), Some("[::1:9000")),
+    ("node.gateway", Some("\"off\""), Some("off")),
+    ("node.gateway", Some("false"), Some("127.0.0.1:65536")),
+    ("node.advertise", Some("\"master\""), Some("master")),
+    ("node.advertise", None, Some("master:0")),
+    ("node.data_dir", Some("\"\""), Some("")),
+    ("node.data_dir", Some("7"), None),
+    ("node.memory", Some("\"yes\""), Some("yes")),
+    ("node.memory", Some("1"), Some("1")),
+    ("node.faults", Some("\"true\""), Some("on")),
+    ("node.delay", Some("\"-1s\""), Some("-1s")),
+    ("node.delay", Some("\"25h\""), Some("25h")),
+    ("cluster.secondaries", Some("[{ id = \"s1\" }]"), Some("s1")),
+    ("cluster.secondaries", Some("[\"s1=h\"]"), Some("s1=h")),
+    ("cluster.secondaries", Some("7"), Some("s1=h:1,,")),
+    ("cluster.quorum", Some("0"), Some("0")),
+    ("cluster.quorum", Some("\"most\""), Some("most")),
+    ("cluster.quorum", Some("2"), Some("2")),
+    ("cluster.write_concern", Some("0"), Some("0")),
+    ("cluster.write_concern", Some("1.5"), Some("1.5")),
+    ("cluster.write_concern", Some("2"), Some("2")),
+    ("cluster.ack", Some("\"both\""), Some("both")),
+    ("cluster.ack", Some("1"), Some("STORED")),
+    ("cluster.append_timeout", Some("\"soon\""), Some("soon")),
+    ("cluster.append_timeout", Some("-1"), Some("-1")),
+    ("cluster.heartbeat_interval", Some("\"49ms\""), Some("49ms")),
+    ("cluster.heartbeat_interval", Some("61"), Some("61")),
+    ("cluster.suspected_after", Some("0"), Some("0")),
+    ("cluster.suspected_after", Some("\"2\""), Some("2.0")),
+    ("cluster.unhealthy_after", Some("0"), Some("0")),
+    ("cluster.unhealthy_after", Some("1"), Some("1")),
+    ("cluster.attempt_timeout", Some("\"9ms\""), Some("9ms")),
+    ("cluster.attempt_timeout", Some("true"), Some("1e3")),
+    ("cluster.retry_delays", Some("[\"1s\", \"0s\"]"), Some("1s,0s")),
+    ("cluster.retry_delays", Some("5"), Some("1s;2s")),
+    ("storage.fsync", Some("\"sometimes\""), Some("sometimes")),
+    ("storage.fsync", Some("true"), Some("")),
+    ("storage.fsync_interval", Some("0"), Some("0")),
+    ("storage.fsync_interval", Some("\"often\""), Some("often")),
+    ("storage.segment_size", Some("65535"), Some("65535")),
+    ("storage.segment_size", Some("\"5GiB\""), Some("5GiB")),
+    ("limits.payload_max", Some("0"), Some("0")),
+    ("limits.payload_max", Some("\"17MiB\""), Some("17MiB")),
+    ("limits.payload_max", Some("\"1MB\""), Some("1MB")),
+    ("limits.connections_max", Some("0"), Some("0")),
+    ("limits.connections_max", Some("\"many\""), Some("many")),
+    ("limits.inflight_max", Some("0"), Some("0")),
+    ("limits.inflight_max", Some("\"1025GiB\""), Some("1025GiB")),
+    ("limits.waiting_max", Some("0"), Some("0")),
+    ("limits.waiting_max", Some("1000001"), Some("1000001")),
+    ("limits.output_max", Some("0"), Some("0")),
+    ("limits.output_max", Some("-1"), Some("-1")),
+    ("limits.write_timeout", Some("\"9ms\""), Some("9ms")),
+    ("limits.write_timeout", Some("\"none\""), Some("none")),
+    ("log.level", Some("\"loud\""), Some("loud")),
+    ("log.level", Some("3"), Some("INFO")),
+    ("log.format", Some("\"xml\""), Some("xml")),
+    ("log.format", Some("\"JSON\""), Some("JSON")),
+    ("log.file", Some("\"\""), Some("")),
+    ("log.file", Some("true"), None),
+];
+
+/// In the file, in the environment and with `--set`: the refusal is one line that names key, value,
+/// layer and what is allowed. A key without a row here fails the test.
+#[test]
+fn a_bad_value_of_any_key_is_refused_in_every_layer() {
+    for about in KEYS {
+        let rows = BAD_VALUES.iter().filter(|(key, ..)| *key == about.key);
+        let (toml, text): (Vec<_>, Vec<_>) = rows.map(|&(_, toml, text)| (toml, text)).unzip();
+        let is_tried = |values: &[Option<&str>]| values.iter().any(Option::is_some);
+        assert!(is_tried(&toml), "{} has no bad value for the file", about.key);
+        assert!(is_tried(&text), "{} has no bad value for flags", about.key);
+        let culprit = |value: &str| format!("{}: {} ", about.key, named(value));
+        for value in toml.into_iter().flatten() {
+            let file = format!("[{}]\n{} = {value}\n", about.section(), about.name());
+            file_refusal(&file, &[&culprit(value), "(set in replog.toml)", "allowed is"]);
+        }
+        for value in text.into_iter().flatten() {
+            let (variable, culprit) = (about.variable(), culprit(value));
+            let layer = format!("(set by {variable} in the environment)");
+            let parts = [culprit.as_str(), &layer, "allowed is"];
+            refusal_in(&[(&variable, value)], &["master"], &parts);
+            let assignment = format!("{}={value}", about.key);
+            let parts = [culprit.as_str(), "(set by --set)", "allowed is"];
+            refusal(&["master", "--set", &assignment], &parts);
+        }
+    }
+    for (key, ..) in BAD_VALUES {
+        assert!(KEYS.iter().any(|about| about.key == *key), "there is no key {key}");
+    }
+}
+
+/// The part of a bad value that a refusal names: of a list the item that is wrong; a text that is
+/// empty or has spaces stands in quotes.
+fn named(value: &str) -> String {
+    match value {
+        "[\"1s\", \"0s\"]" => "\"0s\"".to_owned(),
+        "[\"s1=h\"]" => "\"s1=h\"".to_owned(),
+        "[{ id = \"s1\" }]" => "{ id = \"s1\" }".to_owned(),
+        "1s,0s" => "0s".to_owned(),
+        "" | "a b" | "s1=h:1,," => format!("{:?}", value.trim_start_matches("s1=h:1,,")),
+        _ => value.to_owned(),
+    }
+}
+
 #[test]
 fn a_flag_is_refused_by_name() {
     refusal(&["master", "--heartbeat", "10ms"], &["--heartbeat", "10ms", "50ms to 60s"]);
@@ -305,7 +418,8 @@ fn usage_errors_are_one_line_with_a_way_out() {
     refusal(&["secondary", "--quorum", "1"], &["--quorum", "replog secondary --help"]);
     refusal(&["master", "--memory=true"], &["true"]);
     refusal(&["inspect"], &["path"]);
-    refusal(&["inspect", "replog-data/s1"], &["replog-data/s1", "not available yet"]);
+    refusal(&["inspect", "replog-data/s1", "--output", "xml"], &["--output", "xml", "json"]);
+    refusal(&["inspect", "replog-data/s1", "--limit", "-1"], &["--limit", "-1"]);
 }
 
 #[test]
@@ -357,18 +471,26 @@ fn a_secondary_checks_the_cluster_and_ignores_it() {
 }
 
 #[test]
-fn this_version_refuses_every_wish_for_a_disk() {
-    refusal(&["master", "--data-dir", "d"], &["--data-dir", "memory only"]);
-    refusal(&["secondary", "--fsync", "never"], &["--fsync", "memory only"]);
-    refusal(&["dev", "--data-dir", "d"], &["--data-dir", "memory only"]);
-    refusal(&["master", "--set", "storage.fsync=always"], &["storage.fsync", "--set"]);
-    refusal(&["master", "--set", "node.memory=false"], &["node.memory", "memory only"]);
-    refusal(&["master", "--accept-data-loss", "7"], &["--accept-data-loss", "not available yet"]);
-    refusal_in(&[("REPLOG_NODE_DATA_DIR", "d")], &["master"], &["REPLOG_NODE_DATA_DIR"]);
-    file_refusal("[storage]\nfsync = \"never\"", &["storage.fsync", "replog.toml"]);
-    let config = node(&["master", "--memory", "--bootstrap"]);
+fn the_log_is_on_disk_unless_it_is_to_be_in_memory() {
+    let dir = |args: &[&str]| node(args).node.data_dir;
+    assert_eq!(dir(&["master"]), Some("replog-data/master".into()));
+    assert_eq!(dir(&["secondary", "--id", "s7"]), Some("replog-data/s7".into()));
+    assert_eq!(dir(&["master", "--data-dir", "d"]), Some("d".into()));
+    let config = node(&["master", "--memory", "--bootstrap", "--accept-data-loss", "7"]);
     assert!(config.node.memory && config.node.bootstrap);
     assert_eq!(config.node.data_dir, None);
+    assert_eq!(config.node.accept_data_loss, Some(crate::types::Seq::new(7)));
+    assert_eq!(node(&["master", "--fsync", "never"]).storage.fsync, crate::config::Fsync::Never);
+    refusal(&["master", "--fsync", "sometimes"], &["--fsync", "sometimes", "interval"]);
+}
+
+#[test]
+fn dev_keeps_its_logs_in_memory_or_each_in_a_directory_of_its_own() {
+    assert!(dev(&["dev"]).nodes.iter().all(|config| config.node.memory));
+    let dirs = dev(&["dev", "--data-dir", "d"]).nodes;
+    let dirs: Vec<_> = dirs.into_iter().map(|config| config.node.data_dir).collect();
+    assert_eq!(dirs, ["d/master", "d/s1", "d/s2"].map(|dir| Some(dir.into())));
+    refusal_in(&[("REPLOG_NODE_DATA_DIR", "d")], &["dev"], &["node.data_dir", "--data-dir"]);
 }
 
 #[test]
@@ -479,9 +601,6 @@ fn example() -> String {
 # A duration is written 500ms, 5s, 2m, or a bare number of seconds; a size 4096, 64KiB, 1MiB. A list
 # may also be one comma-separated string. A secondary checks [cluster] and ignores it, so that one
 # file can serve all nodes of a cluster.
-#
-# This version keeps the log in memory only and refuses node.data_dir, node.memory = false and
-# storage.fsync.
 "
     .to_owned();
     let mut section = "";

@@ -19,6 +19,9 @@ pub enum Mode {
     Normal,
     /// Fewer nodes present than the quorum: appends are refused, everything else goes on.
     ReadOnly,
+    /// Part of the own log is unreadable or contradicts what was committed: appends are refused
+    /// until it is repaired.
+    Damaged,
 }
 
 impl fmt::Display for Mode {
@@ -27,6 +30,7 @@ impl fmt::Display for Mode {
             Mode::Recovering => "recovering",
             Mode::Normal => "normal",
             Mode::ReadOnly => "read-only",
+            Mode::Damaged => "damaged",
         })
     }
 }
@@ -83,7 +87,48 @@ pub enum Effect {
     },
     /// Answer a client.
     Answer(Answer),
-    /// A new history begins: keep log id and epoch.
+    /// Keep log id and epoch durably, before anything that follows is carried out.
+    Keep {
+        /// The history.
+        log_id: LogId,
+        /// The epoch that this process leads or asks to lead.
+        epoch: Epoch,
+        /// Whether the log holds all that it ever said it did.
+        vouches: bool,
+    },
+    /// Move everything from this entry on aside: the log that is adopted has others there.
+    SetAside {
+        /// The first to go.
+        from: Seq,
+    },
+    /// Fetch entries from the front of `range`, append them, then report `handle_adopted` with how
+    /// far that came, or `handle_fetch_failed`.
+    Fetch {
+        /// The secondary.
+        from: NodeIndex,
+        /// On this connection.
+        session: SessionId,
+        /// Which entries.
+        range: SeqRange,
+    },
+    /// Tell a secondary the last entry that is common, so that it sets aside what it has behind it
+    /// and introduces itself anew.
+    Align {
+        /// The secondary.
+        to: NodeIndex,
+        /// On this connection.
+        session: SessionId,
+        /// The last common entry; `Seq::ZERO` if there is none.
+        last: Seq,
+    },
+    /// For the log: this master leads from now on.
+    BeginReign {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Where its log ends.
+        last: Seq,
+    },
+    /// For the log: a new history begins.
     BeginHistory {
         /// Its identity.
         log_id: LogId,
@@ -167,6 +212,10 @@ pub enum Refused {
     },
     /// The master does not know yet what the log is.
     Recovering,
+    /// Part of the master's log is damaged.
+    Damaged,
+    /// No room on the master's disk.
+    DiskFull,
     /// The node stops.
     Stopping,
     /// The entry waited for is not in the log.

@@ -1,5 +1,7 @@
 //! The master's side: numbers entries, counts positions, judges health, decides what is sent.
 
+mod reign;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -8,13 +10,15 @@ use super::effect::{Effect, Mode, Refused, Submission};
 use super::health::{Health, HealthMonitor};
 use super::progress::{AckFacts, AttemptFailure, HelloFacts, Link, Progress};
 use super::quorum::Levels;
-use super::startup::{self, Start};
-use super::waiters::{Answer, Token, Verdict, Waiter, Waiters};
+use super::startup::OwnLog;
+use super::waiters::{Answer, Request, Verdict, Waiter, Waiters};
 use crate::codes::RefuseCode;
 use crate::limits::ROSTER_WAIT;
+use crate::sabotage::{Bug, active};
 use crate::types::{
     AckLevel, Epoch, LogId, NodeIndex, NodeSet, Patience, RunId, Seq, SeqRange, Time, WriteConcern,
 };
+pub use reign::Reign;
 
 /// What an operator decides.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct MasterConfig {
     pub window_bytes_max: usize,
     /// Begin a new history without waiting for the roster.
     pub bootstrap: bool,
+    /// Lead although too few answer, if the log then ends at this entry or later.
+    pub accept_data_loss: Option<Seq>,
 }
 
 /// The master's engine.
@@ -56,6 +62,14 @@ pub struct Master {
     run_id: RunId,
     fresh_log_id: LogId,
     started: Time,
+    own: OwnLog,
+    reign: Reign,
+    damaged: bool,
+    /// Entries of the own log that cannot be read.
+    damage: Option<SeqRange>,
+    /// Who was asked for them.
+    repairing: Option<(NodeIndex, SessionId)>,
+    disk_full: bool,
     log_id: Option<LogId>,
     epoch: Epoch,
     mode: Mode,
@@ -75,9 +89,15 @@ pub struct Master {
 }
 
 impl Master {
-    /// A master with an empty log. `run_id` names this process and `fresh_log_id` a history that it
-    /// may begin: both random, both given from outside.
-    pub fn new(config: MasterConfig, run_id: RunId, fresh_log_id: LogId, now: Time) -> Self {
+    /// A master with a log of its own, maybe an empty one. `run_id` names this process and
+    /// `fresh_log_id` a history that it may begin: both random, both given from outside.
+    pub fn new(
+        config: MasterConfig,
+        run_id: RunId,
+        fresh_log_id: LogId,
+        own: OwnLog,
+        now: Time,
+    ) -> Self {
         let progress = || {
             let health = HealthMonitor::new(config.suspected_after, config.unhealthy_after);
             Progress::new(health, config.window_bytes_max, now)
@@ -86,16 +106,22 @@ impl Master {
             run_id,
             fresh_log_id,
             started: now,
+            own,
+            reign: Reign::Asking,
+            damaged: false,
+            damage: None,
+            repairing: None,
+            disk_full: false,
             log_id: None,
             epoch: Epoch::ZERO,
             mode: Mode::Recovering,
             roster_wait_over: false,
             settle_at: None,
             stopping: false,
-            last: Seq::ZERO,
-            written: Seq::ZERO,
-            stored: Seq::ZERO,
-            levels: Levels::empty(config.nodes),
+            last: own.last,
+            written: own.last,
+            stored: own.last,
+            levels: Levels { commit: own.commit.min(own.last), ..Levels::empty(config.nodes) },
             secondaries: (1..config.nodes).map(|_| progress()).collect(),
             waiters: Waiters::new(config.nodes),
             effects: VecDeque::new(),
@@ -103,6 +129,7 @@ impl Master {
             released: Vec::new(),
             config,
         };
+        master.update_levels();
         master.try_start(now);
         master
     }
@@ -127,11 +154,6 @@ impl Master {
     /// This process.
     pub fn run_id(&self) -> RunId {
         self.run_id
-    }
-
-    /// The history, once it began.
-    pub fn log_id(&self) -> Option<LogId> {
-        self.log_id
     }
 
     /// The last number given.
@@ -168,7 +190,8 @@ impl Master {
         let present = |progress: &&Progress| {
             progress.accepted && progress.health.health() != Health::Unhealthy
         };
-        1 + self.secondaries.iter().filter(present).count()
+        let own = usize::from(!active(Bug::QuorumWithoutMaster));
+        own + self.secondaries.iter().filter(present).count()
     }
 
     /// Which nodes hold `seq` at a level, the master included.
@@ -210,15 +233,20 @@ impl Master {
     /// Nothing changed, and no number was consumed.
     pub fn handle_append(&mut self, now: Time, run: Submission) -> Result<SeqRange, Refused> {
         let need = self.resolve(run.concern.unwrap_or(self.config.write_concern))?;
+        if active(Bug::RefusalNumbered) && self.mode != Mode::Normal {
+            self.last = self.last.next()
+        }
         match self.mode {
             _ if self.stopping => return Err(Refused::Stopping),
+            Mode::Damaged => return Err(Refused::Damaged),
             Mode::Recovering => return Err(Refused::Recovering),
             Mode::ReadOnly => return Err(Refused::ReadOnly { present: self.present() }),
+            Mode::Normal if self.disk_full => return Err(Refused::DiskFull),
             Mode::Normal => {}
         }
         let range = SeqRange::with_len(self.last.next(), run.count);
         self.last = range.last();
-        let waiter = self.waiter(now, run.token, range, need, run.ack, run.patience);
+        let waiter = self.waiter(now, Request::Append, range, need, run);
         if waiter.ack == AckLevel::Received && need == 1 {
             self.answer(&waiter, Verdict::Met);
         } else {
@@ -240,7 +268,7 @@ impl Master {
             return Err(Refused::Stopping);
         }
         let range = SeqRange::with_len(seq, 1);
-        let waiter = self.waiter(now, run.token, range, need, run.ack, run.patience);
+        let waiter = self.waiter(now, Request::Wait, range, need, run);
         self.waiters.push_wait(waiter);
         match waiter.ack {
             AckLevel::Stored => {
@@ -259,10 +287,12 @@ impl Master {
         self.waiters.forget(connection);
     }
 
-    /// The node stops: whoever waits is told PENDING now.
+    /// The node stops: whoever waits is told PENDING, as soon as the entry is in the own log.
     pub fn handle_stop(&mut self) {
         self.stopping = true;
-        self.answer_all(Verdict::Waiting);
+        self.waiters.give_up();
+        self.waiters.release_overdue(self.stored, &mut self.released);
+        self.answer_released(Verdict::Waiting);
     }
 
     // ---- inputs: the own log ----
@@ -284,6 +314,12 @@ impl Master {
         self.stored = self.stored.max(up_to);
         self.update_levels();
         self.expire(now);
+        self.lead_if_durable(now);
+    }
+
+    /// The disk has no room for another run, or has room again.
+    pub fn handle_room(&mut self, room: bool) {
+        self.disk_full = !room;
     }
 
     // ---- inputs: secondaries ----
@@ -291,12 +327,13 @@ impl Master {
     /// A connection attempt failed before the secondary introduced itself.
     pub fn handle_dial_failed(&mut self, now: Time, to: NodeIndex) {
         let progress = self.progress(to);
-        let Link::Dialling { counted } = progress.link else { return };
+        if !matches!(progress.link, Link::Dialling) {
+            return;
+        }
         progress.tried = true;
         progress.link = Link::Down;
-        if !counted {
-            self.missed(to);
-        }
+        // One for each interval: those that it spanned are counted, this is the one it ends in.
+        self.missed(to);
         self.try_start(now);
     }
 
@@ -311,15 +348,17 @@ impl Master {
         leading: bool,
     ) {
         let progress = self.progress(to);
-        if !matches!(progress.link, Link::Dialling { .. })
-            && progress.link.session() != Some(session)
-        {
+        if !matches!(progress.link, Link::Dialling) && progress.link.session() != Some(session) {
             return;
         }
         progress.tried = true;
         if leading {
-            return self.judge_promise(now, to, session, facts);
+            return match self.reign {
+                Reign::Leading => self.judge_promise(now, to, session, facts),
+                _ => self.take_promise(now, to, session, facts),
+            };
         }
+        progress.promised = false;
         progress.reset_link(Link::Introduced(session));
         progress.answer = Some(facts);
         self.alive(to);
@@ -338,7 +377,7 @@ impl Master {
         epoch: Epoch,
     ) {
         let progress = self.progress(to);
-        let dialling = matches!(progress.link, Link::Dialling { .. });
+        let dialling = matches!(progress.link, Link::Dialling);
         if !dialling && progress.link.session() != Some(session) {
             return;
         }
@@ -350,18 +389,15 @@ impl Master {
         if lasting {
             self.refuse(to, code);
         } else {
-            let uncounted = progress.link == Link::Dialling { counted: false };
             progress.reset_link(Link::Down);
-            if uncounted {
+            if dialling {
                 // Turned away at the door: an attempt that failed like any other.
                 self.missed(to);
             }
         }
-        if code == RefuseCode::StaleEpoch && epoch > self.epoch && self.log_id.is_some() {
-            // Nothing is numbered any more, not even what came in together with this news.
-            self.stopping = true;
-            self.answer_all(Verdict::Unknown);
-            self.effects.push_back(Effect::Deposed { by: to, epoch });
+        self.adoption_broke(to, session);
+        if matches!(code, RefuseCode::StaleEpoch | RefuseCode::EpochTaken) {
+            self.handle_promised_elsewhere(to, epoch);
         }
     }
 
@@ -369,7 +405,12 @@ impl Master {
     pub fn handle_disconnected(&mut self, to: NodeIndex, session: SessionId) {
         let progress = self.progress(to);
         if progress.link.session() == Some(session) {
+            let unanswered = progress.awaiting;
             progress.reset_link(Link::Down);
+            if unanswered {
+                self.missed(to);
+            }
+            self.adoption_broke(to, session);
         }
     }
 
@@ -405,6 +446,10 @@ impl Master {
     /// A secondary did not take an entry.
     pub fn handle_nack(&mut self, now: Time, from: NodeIndex, session: SessionId) {
         if self.progress(from).link == Link::Following(session) {
+            if active(Bug::NackTakenAsAck) {
+                let ack = AckFacts::up_to(self.progress(from).next.previous());
+                return self.handle_ack(now, from, session, ack);
+            }
             self.alive(from);
             self.fail_attempt(now, from, AttemptFailure::Nack);
             self.pump(now, from);
@@ -481,113 +526,48 @@ impl Master {
     fn waiter(
         &self,
         now: Time,
-        token: Token,
+        request: Request,
         range: SeqRange,
         need: usize,
-        ack: Option<AckLevel>,
-        patience: Option<Patience>,
+        run: Submission,
     ) -> Waiter {
-        let deadline = match patience.unwrap_or(self.config.patience) {
+        let deadline = match run.patience.unwrap_or(self.config.patience) {
             Patience::Forever => None,
             Patience::For(duration) => Some(now.after(duration)),
         };
-        let ack = ack.unwrap_or(self.config.ack);
-        Waiter { token, base: range.first, range, need, ack, since: now, deadline }
-    }
-
-    fn judge_promise(&mut self, now: Time, to: NodeIndex, session: SessionId, facts: HelloFacts) {
-        let refusal = if facts.log_id != self.log_id {
-            Some(RefuseCode::ForeignLog)
-        } else if (facts.epoch, facts.run_id) != (self.epoch, self.run_id) {
-            Some(RefuseCode::StaleEpoch)
-        } else if facts.stored > self.written {
-            Some(RefuseCode::AheadOfMaster)
-        } else if facts.ours != Some(facts.tail) {
-            Some(RefuseCode::Diverged)
-        } else {
-            None
-        };
-        if let Some(code) = refusal {
-            self.effects.push_back(Effect::Close { to, session, code });
-            return self.refuse(to, code);
-        }
-        self.progress(to).become_following(session, facts.stored);
-        self.effects.push_back(Effect::Following { to, stored: facts.stored });
-        self.alive(to);
-        self.update_levels();
-        if facts.stored > Seq::ZERO {
-            self.collect_received(SeqRange::inclusive(Seq::FIRST, facts.stored));
-            self.answer_released(Verdict::Met);
-        }
-        self.update_mode();
-        self.pump(now, to);
-    }
-
-    fn refuse(&mut self, to: NodeIndex, code: RefuseCode) {
-        let progress = self.progress(to);
-        progress.reset_link(Link::Down);
-        progress.accepted = false;
-        progress.refused = Some(code);
-        let from = progress.health.health();
-        if progress.health.refused() {
-            self.effects.push_back(Effect::HealthChanged { of: to, from, to: Health::Unhealthy });
-        }
-        // What it holds counts no more: the levels must say so before anybody asks.
-        self.update_levels();
-        self.update_mode();
-    }
-
-    /// Begins a new history if the answers allow it.
-    fn try_start(&mut self, now: Time) {
-        if self.log_id.is_some() {
-            return;
-        }
-        let MasterConfig { quorum, bootstrap, .. } = self.config;
-        let start = startup::judge(now, self.started, quorum, bootstrap, &self.secondaries);
-        let Start::Begin { epoch } = start else { return };
-        self.epoch = epoch;
-        self.log_id = Some(self.fresh_log_id);
-        self.effects.push_back(Effect::BeginHistory { log_id: self.fresh_log_id, epoch });
-        for to in self.indices() {
-            if let Link::Introduced(session) = self.progress(to).link {
-                self.effects.push_back(Effect::Introduce { to, session });
-            }
-        }
-        self.settle_at = Some(now.after(ROSTER_WAIT));
-        self.update_mode();
-    }
-
-    fn update_mode(&mut self) {
-        let present = self.present();
-        let enough = present >= self.config.quorum;
-        let settling = self.mode == Mode::Recovering && (self.settle_at.is_some() && !enough);
-        if self.log_id.is_none() || settling {
-            return;
-        }
-        self.settle_at = None;
-        let from = self.mode;
-        let to = if enough { Mode::Normal } else { Mode::ReadOnly };
-        if from != to {
-            self.mode = to;
-            self.effects.push_back(Effect::ModeChanged { from, to, present });
-        }
+        let ack = run.ack.unwrap_or(self.config.ack);
+        let (token, base, since) = (run.token, range.first, now);
+        Waiter { token, request, base, range, need, ack, since, deadline }
     }
 
     fn heartbeat(&mut self, now: Time, to: NodeIndex) {
-        let heartbeat_at = now.after(self.config.heartbeat_interval);
+        let interval = self.config.heartbeat_interval;
+        let heartbeat_at = now.after(interval);
+        let asked = self.log_id.is_some();
+        let patience = (interval * self.config.unhealthy_after).max(ROSTER_WAIT);
         let progress = self.progress(to);
         progress.heartbeat_at = heartbeat_at;
+        if let Link::Introduced(session) = progress.link
+            && asked
+            && (progress.promise().is_none() || progress.comparing)
+        {
+            progress.unpromised += u32::from(!progress.awaiting);
+            if interval * progress.unpromised > patience {
+                // It lives, but its promise was lost: a new connection asks for it again.
+                let code = RefuseCode::NoIntroduction;
+                self.effects.push_back(Effect::Close { to, session, code });
+                return self.handle_disconnected(to, session);
+            }
+        }
         match progress.link {
             Link::Down => {
-                progress.link = Link::Dialling { counted: false };
+                progress.link = Link::Dialling;
                 self.effects.push_back(Effect::Dial { to });
             }
-            Link::Dialling { .. } => {
-                progress.link = Link::Dialling { counted: true };
-                self.missed(to);
-            }
+            Link::Dialling => self.missed(to),
             Link::Introduced(session) | Link::Following(session) => {
-                if std::mem::replace(&mut progress.awaiting, true) {
+                if std::mem::replace(&mut progress.awaiting, true) && !active(Bug::SilenceForgiven)
+                {
                     self.missed(to);
                 }
                 self.effects.push_back(Effect::Heartbeat { to, session });
@@ -617,7 +597,7 @@ impl Master {
         if !progress.health.heard() {
             return;
         }
-        if from == Health::Unhealthy {
+        if from == Health::Unhealthy && !active(Bug::ReturnNotServed) {
             progress.repeat_now();
         }
         self.effects.push_back(Effect::HealthChanged { of, from, to: Health::Healthy });
@@ -675,15 +655,18 @@ impl Master {
     }
 
     fn expire(&mut self, now: Time) {
-        self.waiters.expire(now, self.stored, &mut self.released);
-        self.answer_released(Verdict::Waiting);
+        let stored = if active(Bug::PendingTooSoon) { self.last } else { self.stored };
+        self.waiters.expire(now, stored, &mut self.released);
+        let verdict = if active(Bug::TimeoutIsOk) { Verdict::Met } else { Verdict::Waiting };
+        self.answer_released(verdict);
     }
 
     fn collect_received(&mut self, changed: SeqRange) {
         let Master { secondaries, waiters, released, .. } = self;
         let held = |seq| {
             let (holders, until) = holders_among(secondaries, Seq::new(u64::MAX), seq, true);
-            (holders.len(), until)
+            let twice = active(Bug::CountedTwice) && holders.len() > 1;
+            (holders.len() + usize::from(twice), until)
         };
         waiters.release_received(changed, held, released);
     }
@@ -700,7 +683,7 @@ impl Master {
 
     /// Answers a run in as many parts as have different holders.
     fn answer(&mut self, waiter: &Waiter, verdict: Verdict) {
-        let Waiter { token, base, mut range, need, ack, .. } = *waiter;
+        let Waiter { token, request, base, mut range, need, ack, since, .. } = *waiter;
         while !range.is_empty() {
             let (holders, until) = self.holders_from(range.first, ack);
             let end = until.map_or(range.end, |until| until.min(range.end));
@@ -714,8 +697,16 @@ impl Master {
                 holders.len()
             );
             let offset = part.first.distance_from(base);
-            let answer = Answer { token, offset, range: part, need, holders, verdict };
-            self.effects.push_back(Effect::Answer(answer));
+            self.effects.push_back(Effect::Answer(Answer {
+                token,
+                offset,
+                range: part,
+                need,
+                holders,
+                verdict,
+                request,
+                since,
+            }));
             range.first = end;
         }
     }

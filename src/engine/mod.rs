@@ -20,11 +20,12 @@ pub mod waiters;
 
 pub use effect::{Effect, Mode, Refused, Submission};
 pub use health::Health;
-pub use master::{Master, MasterConfig};
+pub use master::{Master, MasterConfig, Reign};
 pub use progress::{AckFacts, AttemptFailure, HelloFacts};
 pub use quorum::Levels;
 pub use secondary::{Arrival, Secondary, SecondaryEffect};
-pub use waiters::{Answer, Token, Verdict};
+pub use startup::OwnLog;
+pub use waiters::{Answer, Request, Token, Verdict};
 
 /// Names one connection between two nodes for as long as the process lives. Events of a connection
 /// that was replaced meanwhile carry an old id and are ignored.

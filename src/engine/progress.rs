@@ -11,6 +11,7 @@ use super::health::{Health, HealthMonitor};
 use super::ranges::RangeSet;
 use crate::codes::RefuseCode;
 use crate::limits::{LINK_FRAMES_MAX, RUN_BYTES_MAX, WINDOW_FRAMES_MAX};
+use crate::sabotage::{Bug, active};
 use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange, Time};
 
 /// What a secondary says in its HELLO.
@@ -30,6 +31,10 @@ pub struct HelloFacts {
     pub ours: Option<PrefixId>,
     /// The highest commit position it knows.
     pub commit: Seq,
+    /// Its log holds all that it ever acknowledged.
+    pub vouches: bool,
+    /// The last entry that its log and the master's have in common, by their epoch tables.
+    pub common: Seq,
 }
 
 /// What a secondary says in an ACK.
@@ -43,6 +48,13 @@ pub struct AckFacts {
     pub held: RangeSet,
     /// Entries that came twice, since its process started.
     pub duplicates: u64,
+}
+
+impl AckFacts {
+    /// Everything up to `seq` is stored, and nothing else.
+    pub fn up_to(seq: Seq) -> Self {
+        AckFacts { stored: seq, received: seq, held: RangeSet::default(), duplicates: 0 }
+    }
 }
 
 /// Why an attempt to get entries acknowledged failed.
@@ -59,11 +71,8 @@ pub enum AttemptFailure {
 pub enum Link {
     /// None, and none being made.
     Down,
-    /// A connection attempt is under way. `counted`: it is counted as a miss already.
-    Dialling {
-        /// Whether an interval ended while it was under way.
-        counted: bool,
-    },
+    /// A connection attempt is under way.
+    Dialling,
     /// It answered; it has not promised our epoch (yet).
     Introduced(SessionId),
     /// It promised our epoch and its log is a prefix of ours: entries flow.
@@ -75,7 +84,7 @@ impl Link {
     pub fn session(self) -> Option<SessionId> {
         match self {
             Link::Introduced(session) | Link::Following(session) => Some(session),
-            Link::Down | Link::Dialling { .. } => None,
+            Link::Down | Link::Dialling => None,
         }
     }
 }
@@ -123,6 +132,14 @@ pub struct Progress {
     pub refused: Option<RefuseCode>,
     /// The answer to an asking HELLO, while the connection that gave it lives.
     pub answer: Option<HelloFacts>,
+    /// The answer was a promise of our epoch.
+    pub promised: bool,
+    /// Where the own log ended when its answer was compared with it.
+    pub compared_at: Seq,
+    /// It was asked once more, to compare anew.
+    pub comparing: bool,
+    /// It was told to set aside what follows this entry, on this connection.
+    pub aligned: Option<(SessionId, Seq)>,
     /// Whether a connection attempt has ended since the start, with an answer or without.
     pub tried: bool,
     /// Everything up to here is in its log. Kept over connections; a new HELLO may take it back.
@@ -139,6 +156,8 @@ pub struct Progress {
     pub heartbeat_at: Time,
     /// A heartbeat was sent and nothing was heard since.
     pub awaiting: bool,
+    /// Heartbeats that it answered without having given its promise on this connection.
+    pub unpromised: u32,
     window: VecDeque<Sent>,
     window_bytes: usize,
     window_bytes_max: usize,
@@ -164,6 +183,10 @@ impl Progress {
             accepted: false,
             refused: None,
             answer: None,
+            promised: false,
+            compared_at: Seq::ZERO,
+            comparing: false,
+            aligned: None,
             tried: false,
             stored: Seq::ZERO,
             received: Seq::ZERO,
@@ -172,6 +195,7 @@ impl Progress {
             duplicates: 0,
             heartbeat_at: now,
             awaiting: false,
+            unpromised: 0,
             window: VecDeque::new(),
             window_bytes: 0,
             window_bytes_max,
@@ -184,6 +208,11 @@ impl Progress {
             repetition: None,
             resend: None,
         }
+    }
+
+    /// Its promise of our epoch, while the connection that gave it lives.
+    pub fn promise(&self) -> Option<&HelloFacts> {
+        self.answer.as_ref().filter(|_| self.promised)
     }
 
     /// Failed attempts in a row.
@@ -206,9 +235,13 @@ impl Progress {
         self.link = link;
         self.answer = None;
         self.awaiting = false;
+        self.unpromised = 0;
+        self.comparing = false;
         self.held = RangeSet::default();
-        self.received = self.stored;
-        self.next = self.stored.next();
+        let kept = if active(Bug::ReceivedKeptOverSession) { self.received } else { Seq::ZERO };
+        self.received = kept.max(self.stored);
+        let sent = if active(Bug::SessionStartsAtSent) { self.next } else { Seq::ZERO };
+        self.next = sent.max(self.received.next());
         self.window.clear();
         self.window_bytes = 0;
         self.unflushed = 0;
@@ -221,7 +254,8 @@ impl Progress {
 
     /// Entries may flow from behind `stored`, which the secondary has proven to hold.
     pub fn become_following(&mut self, session: SessionId, stored: Seq) {
-        self.stored = stored;
+        let known = if active(Bug::WipeNotNoticed) { self.stored } else { Seq::ZERO };
+        self.stored = known.max(stored);
         self.reset_link(Link::Following(session));
         self.accepted = true;
         self.refused = None;
@@ -235,6 +269,11 @@ impl Progress {
         if ack.stored > ack.received || highest >= self.next {
             return None;
         }
+        // A repetition that was not needed arrived at last: the line is slow, not dead. To repeat even
+        // more would only fill it.
+        if ack.duplicates > self.duplicates {
+            self.stalled_since = self.stalled_since.map(|_| now);
+        }
         self.duplicates = ack.duplicates;
         if ack.stored < self.stored || ack.received < self.received {
             return Some(SeqRange::new(Seq::ZERO, Seq::ZERO)); // Overtaken: ACKs are cumulative.
@@ -245,7 +284,8 @@ impl Progress {
         self.received = ack.received;
         self.held = ack.held;
         while self.window.front().is_some_and(|sent| sent.last <= self.stored) {
-            self.window_bytes -= self.window.pop_front().map_or(0, |sent| sent.bytes);
+            let freed = self.window.pop_front().map_or(0, |sent| sent.bytes);
+            self.window_bytes -= if active(Bug::WindowFreedOnSend) { 0 } else { freed };
         }
         if advanced {
             self.reset_ladder();
@@ -298,7 +338,7 @@ impl Progress {
 
     /// Begins the ladder anew.
     pub fn reset_ladder(&mut self) {
-        self.attempts = 0;
+        self.attempts = if active(Bug::LadderNotReset) { self.attempts } else { 0 };
         self.retry_at = None;
         self.stalled_since = None;
     }
@@ -307,7 +347,8 @@ impl Progress {
     /// to be missing, then new entries up to `written`.
     pub fn next_send(&mut self, written: Seq) -> Option<ToSend> {
         let Link::Following(_) = self.link else { return None };
-        let paused = self.health.health() == Health::Unhealthy;
+        let unhealthy = self.health.health() == Health::Unhealthy;
+        let paused = unhealthy && !active(Bug::SendsToUnhealthy);
         if paused || self.sending || self.unflushed >= LINK_FRAMES_MAX {
             return None;
         }
@@ -362,7 +403,7 @@ impl Progress {
         self.unflushed += 1;
         if range.end > self.next {
             self.window.push_back(Sent { last: range.last(), bytes });
-            self.window_bytes += bytes;
+            self.window_bytes += if active(Bug::WindowFreedOnSend) { 0 } else { bytes };
             self.next = range.end;
             return;
         }

@@ -7,6 +7,7 @@ use super::quorum::Levels;
 use super::ranges::RangeSet;
 use crate::codes::{NackCode, RefuseCode};
 use crate::limits::{HOLD_BACK_BYTES_MAX, HOLD_BACK_RUNS_MAX};
+use crate::sabotage::{Bug, active};
 use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange};
 
 /// A master may ask for an epoch at most so much higher: a wild number must not use up the space.
@@ -74,6 +75,28 @@ pub enum SecondaryEffect {
         /// Why.
         code: NackCode,
     },
+    /// Keep history, promise and whether this node vouches for its log, durably, before anything
+    /// that follows is carried out.
+    Keep {
+        /// The history.
+        log_id: LogId,
+        /// The epoch promised …
+        epoch: Epoch,
+        /// … and to which process.
+        run_id: RunId,
+        /// Whether the log holds all that it ever acknowledged.
+        vouches: bool,
+    },
+    /// Move everything from this entry on aside: the master's log has others there.
+    SetAside {
+        /// The first to go.
+        from: Seq,
+    },
+    /// Close without a word: the master dials again, and hears then how the log is now.
+    Reconnect {
+        /// The connection.
+        session: SessionId,
+    },
     /// Refuse the master and close.
     Close {
         /// The connection.
@@ -81,6 +104,26 @@ pub enum SecondaryEffect {
         /// Why.
         code: RefuseCode,
     },
+}
+
+/// The log a secondary starts with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Its history; none for an empty store.
+    pub log_id: Option<LogId>,
+    /// The epoch promised …
+    pub epoch: Epoch,
+    /// … and to which process.
+    pub run_id: RunId,
+    /// Its last entry …
+    pub last: Seq,
+    /// … and prefix id there.
+    pub tail: PrefixId,
+    /// The highest commit position it knows.
+    pub commit: Seq,
+    /// It holds all that it ever acknowledged. False for an empty store, and for one that may have
+    /// lost what was not synced.
+    pub vouches: bool,
 }
 
 /// What a master says in its HELLO.
@@ -97,8 +140,8 @@ pub struct MasterHello {
 /// The secondary's engine.
 ///
 /// # Invariants
-/// `stored <= written`; nothing up to `written` ever changes; every run held starts behind
-/// `written + 1`; the promise never falls.
+/// `stored <= written`; nothing up to `written` changes but by being set aside above the commit
+/// position; every run held starts behind `written + 1`; the promise never falls.
 #[derive(Debug)]
 pub struct Secondary {
     log_id: Option<LogId>,
@@ -108,6 +151,15 @@ pub struct Secondary {
     written: Seq,
     tail: PrefixId,
     stored: Seq,
+    /// The last entry that the master knows of by this session: what it was told, or sent.
+    known: Seq,
+    vouches: bool,
+    /// The master told the levels since it was promised the epoch.
+    levels_heard: bool,
+    /// Entries that cannot be read.
+    damage: Option<SeqRange>,
+    /// The master's log differs from this one behind this entry, which is below the commit position.
+    contradicted: Option<Seq>,
     /// Runs kept, by their first number: end and bytes.
     held: BTreeMap<Seq, (Seq, usize)>,
     held_bytes: usize,
@@ -118,19 +170,24 @@ pub struct Secondary {
 }
 
 impl Secondary {
-    /// A virgin secondary.
-    pub fn new() -> Self {
+    /// A secondary with a log of its own, maybe an empty one.
+    pub fn new(own: Holdings) -> Self {
         Secondary {
-            log_id: None,
-            epoch: Epoch::ZERO,
-            run_id: RunId::default(),
+            log_id: own.log_id,
+            epoch: own.epoch,
+            run_id: own.run_id,
             session: None,
-            written: Seq::ZERO,
-            tail: PrefixId::EMPTY,
-            stored: Seq::ZERO,
+            written: own.last,
+            tail: own.tail,
+            stored: own.last,
+            known: own.last,
+            vouches: own.vouches,
+            levels_heard: false,
+            damage: None,
+            contradicted: None,
             held: BTreeMap::new(),
             held_bytes: 0,
-            levels: Levels { commit: Seq::ZERO, held_by: Vec::new() },
+            levels: Levels { commit: own.commit, held_by: Vec::new() },
             duplicates: 0,
             ack_due: false,
             effects: VecDeque::new(),
@@ -164,9 +221,42 @@ impl Secondary {
         self.written
     }
 
-    /// The last entry that is stored.
+    /// The last entry that is stored, with every one before it readable: what a HELLO says.
     pub fn stored(&self) -> Seq {
-        self.stored
+        self.readable(self.stored)
+    }
+
+    /// The last entry that may be shown: everything before it is there, readable, and contradicts
+    /// nobody.
+    pub fn visible(&self) -> Seq {
+        let visible = self.readable(self.written);
+        self.contradicted.map_or(visible, |common| visible.min(common))
+    }
+
+    /// The first entry that contradicts the master's log below the commit position: from there on
+    /// nothing is served.
+    pub fn contradicted_from(&self) -> Option<Seq> {
+        self.contradicted.map(Seq::next)
+    }
+
+    /// What of the own log cannot be read.
+    pub fn damage(&self) -> Option<SeqRange> {
+        self.damage
+    }
+
+    /// Whether the log holds all that it ever acknowledged.
+    pub fn vouches(&self) -> bool {
+        let vouches = self.vouches || active(Bug::VouchesThoughEmpty);
+        vouches && self.damage.is_none() && self.contradicted.is_none()
+    }
+
+    /// Whether something is wrong with the log.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.is_some() || self.contradicted.is_some()
+    }
+
+    fn readable(&self, position: Seq) -> Seq {
+        self.damage.map_or(position, |damage| position.min(damage.first.previous()))
     }
 
     /// Prefix id at the end of the log.
@@ -204,10 +294,13 @@ impl Secondary {
         if !std::mem::take(&mut self.ack_due) {
             return None;
         }
+        let stored = if active(Bug::AckBeforeStored) { self.written } else { self.stored };
         Some(SecondaryEffect::Ack {
             session: self.session?,
-            stored: self.stored,
-            received: self.written,
+            // What the master has not sent on this session it hears when it has: an ACK beyond that
+            // would be an error.
+            stored: self.readable(stored).min(self.known),
+            received: self.readable(self.written).min(self.known),
             held: self.held(),
             duplicates: self.duplicates,
         })
@@ -237,16 +330,22 @@ impl Secondary {
         if self.log_id.is_some_and(|own| own != log_id) {
             return Err(RefuseCode::ForeignLog);
         }
-        if hello.epoch < self.epoch {
+        if hello.epoch < self.epoch && !active(Bug::PromiseForgotten) {
             return Err(RefuseCode::StaleEpoch);
         }
         if hello.epoch == self.epoch && hello.run_id != self.run_id {
             return Err(RefuseCode::EpochTaken);
         }
-        if hello.epoch.number() - self.epoch.number() > EPOCH_STEP_MAX {
+        if hello.epoch.number().saturating_sub(self.epoch.number()) > EPOCH_STEP_MAX {
             return Err(RefuseCode::BadFrame);
         }
-        (self.log_id, self.epoch, self.run_id) = (Some(log_id), hello.epoch, hello.run_id);
+        if (self.log_id, self.epoch, self.run_id) != (Some(log_id), hello.epoch, hello.run_id) {
+            (self.log_id, self.epoch, self.run_id) = (Some(log_id), hello.epoch, hello.run_id);
+            self.levels_heard = false;
+            self.contradicted = None;
+            self.keep(log_id);
+        }
+        self.known = self.stored();
         if let Some(old) = self.session.replace(session)
             && old != session
         {
@@ -256,6 +355,75 @@ impl Secondary {
         self.drop_held();
         self.ack_due = false;
         Ok(())
+    }
+
+    fn keep(&mut self, log_id: LogId) {
+        let (epoch, run_id, vouches) = (self.epoch, self.run_id, self.vouches);
+        self.effects.push_back(SecondaryEffect::Keep { log_id, epoch, run_id, vouches });
+    }
+
+    /// A node that started empty or with a loss vouches again once it has what the master says is
+    /// committed.
+    fn update_vouching(&mut self) {
+        if !self.vouches
+            && self.levels_heard
+            && self.damage.is_none()
+            && self.stored >= self.levels.commit
+            && let Some(log_id) = self.log_id
+        {
+            self.vouches = true;
+            self.keep(log_id);
+        }
+    }
+
+    /// The master says which entry is the last that both logs have in common; `ours` is the own
+    /// prefix id there. What follows it goes aside, unless it was committed. Returns whether the
+    /// master is to be answered by a HELLO.
+    pub fn handle_align(
+        &mut self,
+        session: SessionId,
+        last: Seq,
+        theirs: PrefixId,
+        ours: Option<PrefixId>,
+    ) -> bool {
+        if self.session != Some(session) {
+            return false;
+        }
+        let same = ours == Some(theirs);
+        let committed = last < self.written && last < self.levels.commit;
+        if last > self.written || !same || committed {
+            // What was committed is contradicted: nothing is thrown away, and nothing counts.
+            self.contradicted = Some(if same { last } else { Seq::ZERO });
+            let code = RefuseCode::Damaged;
+            self.effects.push_back(SecondaryEffect::Close { session, code });
+            self.handle_disconnected(session);
+            return false;
+        }
+        self.drop_held();
+        if last < self.written {
+            self.effects.push_back(SecondaryEffect::SetAside { from: last.next() });
+            (self.written, self.tail) = (last, theirs);
+            self.stored = self.stored.min(last);
+        }
+        self.known = self.stored();
+        self.ack_due = false;
+        true
+    }
+
+    /// These entries of the own log cannot be read; `None`: all can again. Either way the master
+    /// hears it by a new introduction, and sends what is missing.
+    pub fn handle_damage(&mut self, damage: Option<SeqRange>) {
+        if self.damage == damage {
+            return;
+        }
+        let first = |damage: Option<SeqRange>| damage.map(|range| range.first);
+        let moved = first(self.damage) != first(damage);
+        self.damage = damage;
+        if moved && let Some(session) = self.session {
+            self.effects.push_back(SecondaryEffect::Reconnect { session });
+            self.handle_disconnected(session);
+        }
+        self.update_vouching();
     }
 
     /// The connection is gone. What was held back goes with it: a new one starts behind the log.
@@ -279,14 +447,22 @@ impl Secondary {
         current
     }
 
-    /// The master told the levels. The commit position never falls.
+    /// The master told the levels. The commit position never falls. A master that does not lead yet
+    /// tells none, and what it says of the commit is worth nothing: its own log may be empty.
     pub fn handle_levels(&mut self, commit: Seq, held_by: Vec<Seq>) {
-        self.levels = Levels { commit: self.levels.commit.max(commit), held_by };
+        if held_by.is_empty() && !active(Bug::UnledCommitBelieved) {
+            return;
+        }
+        let known = if active(Bug::CommitToldFalls) { Seq::ZERO } else { self.levels.commit };
+        self.levels = Levels { commit: known.max(commit), held_by };
+        self.levels_heard = true;
+        self.update_vouching();
     }
 
     /// A run arrived.
     pub fn handle_arrival(&mut self, session: SessionId, run: Arrival) {
         let next = self.written.next();
+        self.known = self.known.max(run.range.last());
         if run.range.first > next {
             return self.hold_back(session, run);
         }
@@ -304,6 +480,8 @@ impl Secondary {
         self.duplicates += if known.is_empty() { 0 } else { known.len() };
         self.ack_due = true;
         let new = SeqRange::new(next, run.range.end);
+        let whole = active(Bug::DuplicateStored) && !new.is_empty();
+        let new = if whole { run.range } else { new };
         if !new.is_empty() {
             self.tail = run.tail;
             self.effects.push_back(SecondaryEffect::Append { range: new });
@@ -328,6 +506,9 @@ impl Secondary {
     /// Hands the first held run in again if its turn has come. Whatever becomes of it, this is asked
     /// again afterwards: by `handle_written` if it is appended, by `handle_arrival` if not.
     fn release_held(&mut self) {
+        if active(Bug::HoldBackSticks) {
+            return;
+        }
         if let Some(entry) = self.held.first_entry()
             && *entry.key() <= self.written.next()
         {
@@ -347,6 +528,7 @@ impl Secondary {
         assert!(up_to <= self.written, "BUG: {up_to} is durable but was never written");
         self.stored = self.stored.max(up_to);
         self.ack_due = true;
+        self.update_vouching();
     }
 
     fn hold_back(&mut self, session: SessionId, run: Arrival) {
@@ -366,6 +548,12 @@ impl Secondary {
         self.held_bytes = self.held_bytes - replaced + run.bytes;
         self.held.insert(first, (end, run.bytes));
         self.ack_due = true;
+        if active(Bug::HoleShown) {
+            self.written = run.range.last()
+        }
+        if active(Bug::HoldBackForgets) {
+            return;
+        }
         self.effects.push_back(SecondaryEffect::Hold { range: run.range });
     }
 
@@ -384,6 +572,6 @@ impl Secondary {
 
 impl Default for Secondary {
     fn default() -> Self {
-        Secondary::new()
+        Secondary::new(Holdings::default())
     }
 }

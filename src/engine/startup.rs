@@ -1,20 +1,48 @@
-//! May a starting master begin a new history?
+//! What a starting master may do: begin a new history, go on with the one there is, or wait.
 //!
-//! A log that a secondary still holds must never be shadowed by an empty one: silence is absence, not
-//! emptiness (BookKeeper's lesson: fence and read before you write).
+//! A log that a node still holds must never be shadowed by a shorter one: silence is absence, not
+//! emptiness. So a master first makes the others promise its epoch and reads their ends only then
+//! (BookKeeper's lesson: fence, then read), and it counts only as many answers as make sure that
+//! what was ever answered with enough nodes is among them.
 
-use super::progress::Progress;
+use super::progress::{HelloFacts, Progress};
 use super::secondary::EPOCH_STEP_MAX;
 use crate::limits::ROSTER_WAIT;
-use crate::types::{Epoch, Time};
+use crate::sabotage::{Bug, active};
+use crate::types::{Epoch, LogId, NodeIndex, Seq, Time, majority};
 
-/// What a starting master may do now.
+/// The log a master starts with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnLog {
+    /// Its history; none for an empty store.
+    pub log_id: Option<LogId>,
+    /// The highest epoch that this store led or promised.
+    pub epoch: Epoch,
+    /// Its last entry …
+    pub last: Seq,
+    /// … and the epoch that numbered it.
+    pub tail_epoch: Epoch,
+    /// The highest commit position it knows.
+    pub commit: Seq,
+    /// It holds all that it ever wrote and said so. False for an empty or damaged store, for one in
+    /// memory, and for one that may have lost what was not synced.
+    pub whole: bool,
+}
+
+/// May a master without a history begin one, or is there one to go on with?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// Not enough is known.
     Wait,
-    /// Somebody reports a log: nothing may begin while it does.
-    Blocked,
+    /// Those who answer hold logs of more than one history.
+    Torn,
+    /// There is a history: go on with it, in an epoch above all that were heard of.
+    Continue {
+        /// The history.
+        log_id: LogId,
+        /// The epoch to be promised.
+        epoch: Epoch,
+    },
     /// Nobody who answers has a log, and enough do answer.
     Begin {
         /// The first epoch of the new history.
@@ -22,30 +50,164 @@ pub enum Start {
     },
 }
 
-/// Judges the answers of the secondaries. `bootstrap` is the operator's word that the silent ones
-/// are empty too.
+/// Judges the answers of the secondaries to a master without a history. `bootstrap` is the
+/// operator's word that the silent ones are empty too.
 pub fn judge(
     now: Time,
     started: Time,
+    own: &OwnLog,
     quorum: usize,
     bootstrap: bool,
     secondaries: &[Progress],
 ) -> Start {
     let answers = || secondaries.iter().filter_map(|secondary| secondary.answer.as_ref());
-    if answers().any(|answer| answer.log_id.is_some()) {
-        return Start::Blocked;
-    }
     // A number that no other node could follow is not the number of an epoch.
-    let epochs =
-        answers().map(|answer| answer.epoch).filter(|epoch| epoch.number() < EPOCH_STEP_MAX);
-    let epoch = epochs.max().unwrap_or(Epoch::ZERO).next();
-    let virgins = 1 + answers().count();
+    let epochs = answers()
+        .map(|answer| answer.epoch)
+        .filter(|epoch| epoch.number() - own.epoch.number().min(epoch.number()) < EPOCH_STEP_MAX);
+    let epoch = epochs.max().unwrap_or(Epoch::ZERO).max(own.epoch).next();
+    if let Some(log_id) = own.log_id {
+        let epoch = if active(Bug::EpochNotRaised) { own.epoch } else { epoch };
+        return Start::Continue { log_id, epoch };
+    }
     let waited = now >= started.after(ROSTER_WAIT);
+    let virgins = 1 + answers().count();
     let whole_roster = virgins == 1 + secondaries.len();
+    let mut histories = answers().filter_map(|answer| answer.log_id);
+    if let Some(log_id) = histories.next() {
+        return if histories.any(|other| other != log_id) {
+            Start::Torn
+        } else if waited || whole_roster {
+            Start::Continue { log_id, epoch }
+        } else {
+            Start::Wait
+        };
+    }
     let everybody_tried = secondaries.iter().all(|secondary| secondary.tried);
     if whole_roster || (waited && virgins >= quorum) || (bootstrap && (waited || everybody_tried)) {
         Start::Begin { epoch }
     } else {
         Start::Wait
+    }
+}
+
+/// What the promises given so far allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// More answers are needed.
+    Wait,
+    /// The own log is the longest: lead.
+    Lead,
+    /// The tail of this secondary's log is to be adopted first.
+    Adopt {
+        /// Whose.
+        from: NodeIndex,
+    },
+}
+
+/// How many promises, the master not counted, make sure that the log is complete.
+///
+/// A whole log needs but a quorum to serve. Where the own log may lack something, so many must answer
+/// that at least one holds each entry that a majority held (or all, where that is fewer).
+pub fn needed(nodes: usize, quorum: usize, own_loss: bool) -> usize {
+    if own_loss { (nodes - 1).min(nodes + 1 - majority(nodes)) } else { quorum - 1 }
+}
+
+/// Judges the promises. `accept_loss` is the operator's word that a log which ends at this entry or
+/// later is good enough.
+pub fn judge_promises(
+    now: Time,
+    started: Time,
+    own: &OwnLog,
+    quorum: usize,
+    accept_loss: Option<Seq>,
+    secondaries: &[Progress],
+) -> Verdict {
+    let promises = || {
+        let indexed = secondaries.iter().enumerate();
+        indexed.filter_map(|(at, secondary)| Some((at, secondary.promise()?)))
+    };
+    let waited = now >= started.after(ROSTER_WAIT);
+    if promises().count() < secondaries.len() && !waited {
+        return Verdict::Wait;
+    }
+    let end_of = |facts: &HelloFacts| (facts.tail.epoch, facts.stored);
+    // The first of equals: whom the roster names first.
+    let best = promises().rev().max_by_key(|(_, facts)| end_of(facts));
+    let own_end = (own.tail_epoch, own.last);
+    let ahead =
+        best.filter(|(_, facts)| end_of(facts) > own_end).filter(|_| !active(Bug::AdoptsShorter));
+    let own_loss = !own.whole || ahead.is_some();
+    let counts = |facts: &HelloFacts| facts.vouches || !own_loss || active(Bug::CountsUnsure);
+    let counted = promises().filter(|(_, facts)| counts(facts)).count();
+    let counted = counted + usize::from(active(Bug::LeadsWithTooFew));
+    let last = ahead.map_or(own.last, |(_, facts)| facts.stored);
+    let overridden = accept_loss.is_some_and(|accepted| waited && last >= accepted);
+    if counted < needed(1 + secondaries.len(), quorum, own_loss) && !overridden {
+        return Verdict::Wait;
+    }
+    match ahead {
+        Some((at, _)) => Verdict::Adopt { from: NodeIndex::secondary(at) },
+        None => Verdict::Lead,
+    }
+}
+
+/// The last entry that two logs have in common, by where epochs begin in each (ascending) and where
+/// each ends: within one epoch all logs are prefixes of one another, since one master wrote it
+/// (Kafka's leader epochs, KIP-101). The digests there still have to be compared.
+pub fn last_common(
+    ours: &[(Epoch, Seq)],
+    our_last: Seq,
+    theirs: &[(Epoch, Seq)],
+    their_last: Seq,
+) -> Seq {
+    if active(Bug::AlignsTooFar) && our_last != their_last {
+        return Seq::ZERO;
+    }
+    let end_of = |table: &[(Epoch, Seq)], at: usize, last: Seq| {
+        table.get(at + 1).map_or(last, |&(_, first)| first.previous()).min(last)
+    };
+    let mut common = Seq::ZERO;
+    for (at, row) in ours.iter().enumerate() {
+        if let Some(their_at) = theirs.iter().position(|other| other == row) {
+            let ends = (end_of(ours, at, our_last), end_of(theirs, their_at, their_last));
+            common = common.max(ends.0.min(ends.1));
+        }
+    }
+    common
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rows: &[(u64, u64)]) -> Vec<(Epoch, Seq)> {
+        rows.iter().map(|&(epoch, first)| (Epoch::new(epoch), Seq::new(first))).collect()
+    }
+
+    fn common(ours: &[(u64, u64)], our_last: u64, theirs: &[(u64, u64)], their_last: u64) -> u64 {
+        last_common(&table(ours), Seq::new(our_last), &table(theirs), Seq::new(their_last)).number()
+    }
+
+    #[test]
+    fn logs_agree_up_to_the_shorter_end_of_the_last_epoch_they_share() {
+        let one = [(1, 1)];
+        assert_eq!(common(&one, 10, &one, 7), 7);
+        assert_eq!(common(&one, 7, &one, 10), 7);
+        assert_eq!(common(&[(1, 1), (2, 8)], 12, &one, 10), 7, "8 to 10 were written over");
+        assert_eq!(common(&[(1, 1), (3, 8)], 12, &[(1, 1), (2, 6)], 9), 5);
+        assert_eq!(common(&[(1, 1), (2, 6), (4, 9)], 12, &[(1, 1), (2, 6)], 20), 8);
+        assert_eq!(common(&[], 0, &one, 10), 0);
+        assert_eq!(common(&[(2, 1)], 5, &one, 5), 0, "nothing in common");
+    }
+
+    #[test]
+    fn so_many_promises_are_needed() {
+        for (nodes, quorum, whole, lost) in
+            [(1, 1, 0, 0), (2, 2, 1, 1), (3, 2, 1, 2), (3, 1, 0, 2), (5, 3, 2, 3), (7, 4, 3, 4)]
+        {
+            assert_eq!(needed(nodes, quorum, false), whole, "{nodes} nodes, whole");
+            assert_eq!(needed(nodes, quorum, true), lost, "{nodes} nodes, loss possible");
+        }
     }
 }

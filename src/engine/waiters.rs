@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::sabotage::{Bug, active};
 use crate::types::{AckLevel, NodeSet, Seq, SeqRange, Time};
 
 /// Who waits: a client connection and its own name for the run.
@@ -16,6 +17,15 @@ pub struct Token {
     pub connection: u64,
     /// The connection's own name for the run of requests.
     pub slot: u64,
+}
+
+/// What somebody waits with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Request {
+    /// An append, which made the entries.
+    Append,
+    /// A wait for an entry that is there.
+    Wait,
 }
 
 /// What became of a run of appends, or of a part of it.
@@ -44,6 +54,10 @@ pub struct Answer {
     pub holders: NodeSet,
     /// What became of them.
     pub verdict: Verdict,
+    /// What is answered.
+    pub request: Request,
+    /// When it came.
+    pub since: Time,
 }
 
 /// A run that waits.
@@ -51,6 +65,8 @@ pub struct Answer {
 pub struct Waiter {
     /// Who waits.
     pub token: Token,
+    /// With what.
+    pub request: Request,
     /// The first entry of the whole run, of which `range` is what is not yet answered.
     pub base: Seq,
     /// What is not yet answered.
@@ -146,7 +162,9 @@ impl Waiters {
             }
             if front.range.first <= level {
                 released.push(front.part(SeqRange::inclusive(front.range.first, level)));
-                front.range.first = level.next();
+                if !active(Bug::AnsweredTwice) {
+                    front.range.first = level.next()
+                }
             }
             break;
         }
@@ -239,7 +257,17 @@ impl Waiters {
         }
     }
 
-    /// Takes out everything: the reign is over, or the node stops.
+    /// Nobody waits for nodes any more, only for the master's own log: the node stops.
+    pub fn give_up(&mut self) {
+        let (waiting, all) = (self.waiting, self.drain());
+        self.waiting = waiting;
+        for waiter in all {
+            self.next_id += 1;
+            self.overdue.insert((waiter.range.last(), self.next_id), waiter);
+        }
+    }
+
+    /// Takes out everything: the reign is over.
     pub fn drain(&mut self) -> Vec<Waiter> {
         self.deadlines.clear();
         self.waiting = 0;
@@ -260,7 +288,8 @@ impl Waiters {
         }
         let deadlines = &mut self.deadlines;
         let mut stays = |waiter: &Waiter, id: u64| {
-            let stays = waiter.token.connection != connection;
+            let others = waiter.token.connection != connection;
+            let stays = others && !active(Bug::ForgetsOthers);
             if !stays {
                 disarm(deadlines, waiter, id);
             }
@@ -334,7 +363,9 @@ mod tests {
     fn run(slot: u64, first: u64, last: u64, need: usize, ack: AckLevel) -> Waiter {
         let range = SeqRange::inclusive(Seq::new(first), Seq::new(last));
         let token = Token { connection: slot % 2, slot };
-        Waiter { token, base: range.first, range, need, ack, since: Time::ZERO, deadline: None }
+        let request = Request::Append;
+        let (base, since) = (range.first, Time::ZERO);
+        Waiter { token, request, base, range, need, ack, since, deadline: None }
     }
 
     fn shown(waiters: &[Waiter]) -> Vec<(u64, String)> {

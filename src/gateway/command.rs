@@ -77,6 +77,7 @@ pub enum Command {
     Status,
     Health,
     Waiters,
+    Metrics,
     Digest { seq: Option<Seq> },
     Fault(Fault),
     Store { seq: Seq, payload: Range<usize> },
@@ -121,6 +122,7 @@ pub fn parse(line: &[u8]) -> Result<Option<Command>, Refusal> {
         b"STATUS" => Command::Status,
         b"HEALTH" => Command::Health,
         b"WAITERS" => Command::Waiters,
+        b"METRICS" => Command::Metrics,
         b"DIGEST" => {
             let seq = words.next_word().map(|word| value("seq", word, parse_seq)).transpose()?;
             Command::Digest { seq }
@@ -136,7 +138,7 @@ pub fn parse(line: &[u8]) -> Result<Option<Command>, Refusal> {
             let seq = words.required("a sequence number", parse_seq)?;
             return Ok(Some(Command::Store { seq, payload: words.rest() }));
         }
-        b"METRICS" | b"OUTCOME" => return Err(unavailable(&line[..verb_len])),
+        b"OUTCOME" => return Err(unavailable(&line[..verb_len])),
         verb => return Err(unknown_verb(verb)),
     };
     match (&command, words.next_word()) {

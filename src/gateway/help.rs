@@ -36,6 +36,11 @@ const TOPICS: &[Topic] = &[
     Topic { verb: "HEALTH", usage: "HEALTH", text: "One line: mode, who is present, who is not." },
     Topic { verb: "WAITERS", usage: "WAITERS", text: "Appends that still wait. Master only." },
     Topic {
+        verb: "METRICS",
+        usage: "METRICS",
+        text: "Everything this node measures, in the text format of OpenMetrics, up to `# EOF`.",
+    },
+    Topic {
         verb: "DIGEST",
         usage: "DIGEST [seq]",
         text: "The chain digest at an entry: equal on two nodes if their logs up to there are.",

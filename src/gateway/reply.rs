@@ -27,6 +27,14 @@ impl Refusal {
     /// What the engine refused, in words. `nodes` is n, `quorum` the configured one.
     pub fn of(refused: Refused, nodes: usize, quorum: usize) -> Self {
         match refused {
+            Refused::Damaged => Refusal::new(
+                Code::Damaged,
+                "- part of the master's log is unreadable, it is repaired from a secondary",
+            ),
+            Refused::DiskFull => Refusal::new(
+                Code::DiskFull,
+                "- no room on the master's disk, make room: appends go on by themselves",
+            ),
             Refused::BadWriteConcern { concern } => {
                 Refusal::bad_write_concern(&concern.to_string(), nodes)
             }
@@ -202,11 +210,14 @@ pub fn write_entry(out: &mut BytesMut, seq: Seq, payload: &[u8]) {
 
 /// Writes the reply to GET. `by` is known on the master only.
 pub fn write_get(out: &mut BytesMut, record: &Record, by: Option<&str>) {
+    // An entry put in by hand was numbered by nobody, at no time.
+    let provisional = record.epoch == crate::types::Epoch::ZERO;
+    let time = if provisional { "-".to_owned() } else { rfc3339(record.time_ms) };
     let head = format!(
         "OK seq={} epoch={} time={} bytes={} by={} payload=",
         record.seq,
         record.epoch,
-        rfc3339(record.time_ms),
+        time,
         record.payload.len(),
         by.unwrap_or("-"),
     );

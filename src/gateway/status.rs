@@ -28,6 +28,12 @@ pub struct NodeStatus {
     pub present: Option<usize>,
     /// The history.
     pub log_id: Option<LogId>,
+    /// `memory` or `disk`.
+    pub store: &'static str,
+    /// `always`, `interval` or `never`; empty in memory.
+    pub fsync: &'static str,
+    /// What of the log cannot be read; empty if all can.
+    pub damaged: String,
     /// Since the start.
     pub uptime: Duration,
     /// Appends and waits not answered.
@@ -118,7 +124,7 @@ impl Status {
         let node = &self.node;
         let mut out = format!(
             "node id={} role={} epoch={} mode={} next={} commit={} quorum={} present={} log_id={} \
-             store=memory fsync=- uptime_s={} waiting={} damaged=- aside={} awaiting={}\n",
+             store={} fsync={} uptime_s={} waiting={} damaged={} aside={} awaiting={}\n",
             node.id,
             node.role,
             node.epoch,
@@ -128,8 +134,11 @@ impl Status {
             or_dash(node.quorum.map(|(quorum, nodes)| format!("{quorum}/{nodes}"))),
             or_dash(node.present),
             or_dash(node.log_id),
+            node.store,
+            text_or_dash(node.fsync),
             node.uptime.as_secs(),
             node.waiting,
+            text_or_dash(&node.damaged),
             node.aside,
             text_or_dash(&node.awaiting),
         );

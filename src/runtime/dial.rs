@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::inbox::{DialError, Introduced};
 use super::link::tune;
-use super::reader::{IntroductionError, read_hello};
+use super::reader::{IntroductionError, read_hello, refuse};
 use crate::config::ClusterConfig;
 use crate::engine::SessionId;
 use crate::limits::READ_CHUNK_BYTES;
@@ -31,6 +31,7 @@ pub(super) async fn connect(
     dead_after: Duration,
 ) -> Result<Box<Introduced>, DialError> {
     let unreachable = |error: &dyn std::fmt::Display| DialError::Unreachable(error.to_string());
+    let epoch = hello.epoch;
     let dial = async {
         let stream = TcpStream::connect(addr).await.map_err(|error| unreachable(&error))?;
         tune(&stream, dead_after);
@@ -42,7 +43,12 @@ pub(super) async fn connect(
             Ok(hello) => Ok(Box::new(Introduced { session, hello, read, write, buffer })),
             Err(IntroductionError::Refused(refuse)) => Err(DialError::Refused(refuse)),
             Err(IntroductionError::Gone(reason)) => Err(DialError::Unreachable(reason)),
-            Err(IntroductionError::Refuse(_, reason)) => Err(DialError::Unreachable(reason)),
+            Err(IntroductionError::Refuse(code, reason)) => {
+                // Told in a task of its own: whoever sends nonsense may be slow to listen, too.
+                let (epoch, told) = (epoch, reason.clone());
+                tokio::spawn(async move { refuse(read, write, code, epoch, &told).await });
+                Err(DialError::Unreachable(reason))
+            }
         }
     };
     let late = DialError::Unreachable("no answer to the introduction".to_owned());

@@ -66,7 +66,12 @@ impl Faults {
         match fault {
             Fault::DelayOnce(duration) => self.once = Some(duration),
             Fault::DelayEvery(duration) => self.every = duration,
-            Fault::DelayOff => (self.once, self.every) = (None, Duration::ZERO),
+            Fault::DelayOff => {
+                (self.once, self.every) = (None, Duration::ZERO);
+                // What is delayed already is due now, in the order it came.
+                let delayed = std::mem::take(&mut self.delayed).into_iter();
+                self.delayed = delayed.map(|((_, came), frame)| ((now, came), frame)).collect();
+            }
             Fault::FailAfter(rule) => self.fail_after = Some(rule),
             Fault::FailBefore(rule) => self.fail_before = Some(rule),
             Fault::FailOff => (self.fail_after, self.fail_before) = (None, None),

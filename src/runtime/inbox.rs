@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
+use super::metrics::Metrics;
 use crate::codes::RefuseCode;
 use crate::config::{Config, Limits, Role};
 use crate::engine::{Levels, SessionId, Token};
@@ -40,6 +41,7 @@ pub(super) struct Node {
     pub(super) view: watch::Receiver<View>,
     /// Bytes of appends accepted and not yet in the log.
     pub(super) inflight: Arc<Semaphore>,
+    pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
     next_connection: AtomicU64,
 }
@@ -53,6 +55,10 @@ impl Node {
         view: watch::Receiver<View>,
         stop: CancellationToken,
     ) -> Self {
+        let metrics = {
+            let roster = view.borrow().roster.clone();
+            Metrics::new(&config.node.id, config.role, &roster)
+        };
         Node {
             id: config.node.id.clone(),
             role: config.role,
@@ -68,6 +74,7 @@ impl Node {
             inflight: Arc::new(Semaphore::new(
                 config.limits.inflight_max.min(Semaphore::MAX_PERMITS),
             )),
+            metrics,
             stop,
             next_connection: AtomicU64::new(1),
         }
@@ -102,6 +109,10 @@ impl Node {
 pub(super) struct View {
     /// The last entry that this node has without holes.
     pub(super) local: Seq,
+    /// Reading in order ends before this entry: it cannot be read, or contradicts the master's log.
+    pub(super) hidden_from: Option<Seq>,
+    /// From this entry on nothing is served at all: the log contradicts the master's.
+    pub(super) unserved_from: Option<Seq>,
     pub(super) levels: Levels,
     pub(super) roster: Arc<[NodeId]>,
     pub(super) master_addr: String,
@@ -131,6 +142,8 @@ pub(super) enum ClientInput {
     Status(oneshot::Sender<Status>),
     /// WAITERS: the lines without END, and how many.
     Waiters(oneshot::Sender<(String, usize)>),
+    /// METRICS.
+    Metrics(oneshot::Sender<String>),
     /// Who holds an entry.
     Holders(Seq, oneshot::Sender<NodeSet>),
     /// A fault verb.

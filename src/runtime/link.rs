@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::inbox::{Input, PeerEvent};
+use super::inbox::{Input, Node, PeerEvent};
+use super::metrics::{self, Traffic};
 use crate::codes::RefuseCode;
 use crate::engine::SessionId;
 use crate::limits::FRAME_BODY_BYTES_MAX;
@@ -88,9 +90,11 @@ impl FrameQueue {
         let is_control = |kind: &Kind| !matches!(kind, Kind::Entries(_));
         let control =
             self.frames.iter().skip(first).take_while(|(kind, _)| is_control(kind)).count();
+        // Nothing overtakes another control frame: a heartbeat may speak of what a HELLO says.
+        let waiting = self.frames.iter_mut().skip(first).take(control);
+        let behind = waiting.rev().take_while(|(other, _)| *other != Kind::Control);
         if kind != Kind::Control
-            && let Some(older) =
-                self.frames.iter_mut().skip(first).take(control).find(|(other, _)| *other == kind)
+            && let Some(older) = { behind }.find(|(other, _)| *other == kind)
         {
             self.bytes = self.bytes - older.1.len() + frame.len();
             older.1 = frame;
@@ -151,6 +155,7 @@ pub(super) struct Link {
     queue: FrameQueue,
     /// The socket is full; a task waits for it.
     blocked: Option<JoinHandle<()>>,
+    traffic: Traffic,
     reader: JoinHandle<()>,
     driver: mpsc::Sender<Input>,
 }
@@ -163,15 +168,20 @@ impl Link {
         read: OwnedReadHalf,
         write: OwnedWriteHalf,
         buffer: BytesMut,
-        driver: &mpsc::Sender<Input>,
+        node: &Node,
     ) -> Link {
-        let reader = tokio::spawn(read_frames(session, peer, read, buffer, driver.clone()));
+        let driver = &node.driver;
+        let traffic = node.metrics.traffic(metrics::Kind::Node).clone();
+        let received = traffic.received.clone();
+        let reading = read_frames(session, peer, read, buffer, driver.clone(), received);
+        let reader = tokio::spawn(reading);
         Link {
             session,
             peer,
             socket: Arc::new(write),
             queue: FrameQueue::default(),
             blocked: None,
+            traffic,
             reader,
             driver: driver.clone(),
         }
@@ -193,7 +203,13 @@ impl Link {
     /// The connection is broken.
     pub(super) fn flush(&mut self) -> io::Result<Flushed> {
         let mut flushed = Flushed::default();
-        if self.blocked.is_none() && !self.queue.write_to(&self.socket, &mut flushed)? {
+        if self.blocked.is_some() {
+            return Ok(flushed);
+        }
+        let before = self.queue.bytes();
+        let all = self.queue.write_to(&self.socket, &mut flushed)?;
+        self.traffic.sent.inc_by((before - self.queue.bytes()) as u64);
+        if !all {
             let (peer, session) = (self.peer, self.session);
             let (socket, driver) = (self.socket.clone(), self.driver.clone());
             self.blocked = Some(tokio::spawn(async move {
@@ -244,6 +260,7 @@ async fn read_frames(
     mut socket: OwnedReadHalf,
     mut buffer: BytesMut,
     driver: mpsc::Sender<Input>,
+    received: Counter,
 ) {
     let decoder = FrameDecoder { body_bytes_max: FRAME_BODY_BYTES_MAX };
     let (refuse, reason) = loop {
@@ -267,7 +284,7 @@ async fn read_frames(
         reserve_for_read(&mut buffer);
         match socket.read_buf(&mut buffer).await {
             Ok(0) => break (None, "the peer closed the connection".to_owned()),
-            Ok(_) => {}
+            Ok(count) => drop(received.inc_by(count as u64)),
             Err(error) => break (None, error.to_string()),
         }
     };
@@ -286,4 +303,40 @@ pub(super) fn tune(stream: &TcpStream, dead_after: Duration) {
         .with_time(Duration::from_secs(10))
         .with_interval(Duration::from_secs(5));
     let _ = socket.set_tcp_keepalive(&keepalive);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::codec::{Heartbeat, Levels};
+
+    fn heartbeat(epoch: u64) -> OutFrame {
+        Message::Heartbeat(Heartbeat { epoch, number: 1, levels: Levels::default() }).encode()
+    }
+
+    fn kinds(queue: &FrameQueue) -> Vec<Kind> {
+        queue.frames.iter().map(|(kind, _)| *kind).collect()
+    }
+
+    #[test]
+    fn a_newer_heartbeat_takes_the_place_of_one_that_waits() {
+        let mut queue = FrameQueue::default();
+        queue.push(Kind::Entries(Seq::FIRST), heartbeat(1));
+        queue.push(Kind::Heartbeat, heartbeat(1));
+        queue.push(Kind::Heartbeat, heartbeat(2));
+        assert_eq!(kinds(&queue), [Kind::Heartbeat, Kind::Entries(Seq::FIRST)]);
+        assert_eq!(queue.frames[0].1.to_bytes(), heartbeat(2).to_bytes());
+    }
+
+    /// A heartbeat of an epoch must not arrive before the HELLO that tells the epoch.
+    #[test]
+    fn no_heartbeat_overtakes_another_control_frame() {
+        let mut queue = FrameQueue::default();
+        queue.push(Kind::Heartbeat, heartbeat(0));
+        queue.push(Kind::Control, heartbeat(9));
+        queue.push(Kind::Heartbeat, heartbeat(1));
+        assert_eq!(kinds(&queue), [Kind::Heartbeat, Kind::Control, Kind::Heartbeat]);
+        let sum: usize = queue.frames.iter().map(|(_, frame)| frame.len()).sum();
+        assert_eq!(queue.bytes(), sum);
+    }
 }

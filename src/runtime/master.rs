@@ -3,6 +3,7 @@
 //! Each turn takes what has come in, numbers and writes all appends of the turn as one run, carries
 //! out what the engine decided, and hands out the answers, one message per connection.
 
+mod recovery;
 mod status;
 
 use std::collections::HashMap;
@@ -11,9 +12,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep_until;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::clock::unix_ms;
 use super::dial::{connect, dead_after};
@@ -23,18 +24,19 @@ use super::inbox::{
 };
 use super::link::{Kind, Link};
 use super::node::NodeError;
-use super::reader::{cut, epoch_table, hello_of};
+use super::reader::{cut, epoch_row, epoch_table, held_ranges, hello_of};
+use super::store::{DiskNews, Log, OpenLog, SCRUB_INTERVAL};
 use crate::codes::{Class, NackCode, RefuseCode};
 use crate::config::{ClusterConfig, Config};
-use crate::engine::ranges::RangeSet;
+use crate::engine::startup::last_common;
 use crate::engine::{
-    AckFacts, Answer, AttemptFailure, Effect, Health, HelloFacts, Master, Mode, SessionId,
-    Submission, Token, Verdict,
+    AckFacts, Answer, AttemptFailure, Effect, Health, HelloFacts, Master, Mode, Reign, Request,
+    SessionId, Submission, Token, Verdict,
 };
 use crate::gateway::Refusal;
 use crate::gateway::reply::Placed;
-use crate::limits::{ACK_RANGES_MAX, READ_CHUNK_BYTES};
-use crate::store::{LogStore, MemoryLog, RunBuilder};
+use crate::limits::READ_CHUNK_BYTES;
+use crate::store::{Identity, RunBuilder, StoreError};
 use crate::types::{
     AckLevel, Digest, Epoch, LogId, NodeId, NodeIndex, PrefixId, RunId, Seq, SeqRange, Time,
 };
@@ -69,7 +71,8 @@ pub(super) struct MasterDriver {
     node: Arc<Node>,
     cluster: ClusterConfig,
     engine: Master,
-    log: MemoryLog,
+    log: Log,
+    news: Arc<DiskNews>,
     peers: Vec<Peer>,
     inputs: mpsc::Receiver<Input>,
     view: watch::Sender<View>,
@@ -79,6 +82,10 @@ pub(super) struct MasterDriver {
     builder: Option<RunBuilder>,
     next_session: u64,
     deposed: Option<(NodeId, Epoch)>,
+    /// Who was last said to be waited for.
+    awaited_noted: String,
+    /// Why this node must end.
+    failed: Option<NodeError>,
     roster: Arc<[NodeId]>,
 }
 
@@ -87,7 +94,7 @@ impl MasterDriver {
         node: Arc<Node>,
         config: &Config,
         engine: Master,
-        log: MemoryLog,
+        opened: OpenLog,
         inputs: mpsc::Receiver<Input>,
         view: watch::Sender<View>,
     ) -> Self {
@@ -110,7 +117,8 @@ impl MasterDriver {
             roster: node.roster(),
             node,
             engine,
-            log,
+            log: opened.log,
+            news: opened.news,
             inputs,
             view,
             replies: HashMap::new(),
@@ -119,6 +127,8 @@ impl MasterDriver {
             builder: None,
             next_session: 1,
             deposed: None,
+            awaited_noted: String::new(),
+            failed: None,
         }
     }
 
@@ -132,6 +142,11 @@ impl MasterDriver {
         const INPUTS_PER_TURN: usize = 256;
         let mut batch = Vec::with_capacity(INPUTS_PER_TURN);
         let mut stopping = false;
+        let mut scrub = interval(SCRUB_INTERVAL);
+        scrub.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let scrubbing = matches!(self.log, Log::Disk(..));
+        let news = self.news.clone();
+        self.note_damage();
         self.carry_out(self.node.clock.now());
         loop {
             let due = self.engine.poll_timeout().map(|due| self.node.clock.instant(due));
@@ -143,7 +158,10 @@ impl MasterDriver {
             };
             tokio::select! {
                 biased;
-                () = end.cancelled() => return Ok(()),
+                () = end.cancelled() => {
+                    self.leave_log();
+                    return Ok(());
+                }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     self.engine.handle_stop();
@@ -153,11 +171,17 @@ impl MasterDriver {
                         return Ok(());
                     }
                 }
+                () = news.changed() => {}
+                _ = scrub.tick(), if scrubbing => self.log.scrub(),
                 () = sleep => {}
             }
             let now = self.node.clock.now();
             if self.engine.poll_timeout().is_some_and(|due| due <= now) {
                 self.engine.handle_timeout(now);
+            }
+            self.hear_disk(now);
+            if let Some(error) = self.failed.take() {
+                return Err(error);
             }
             for input in batch.drain(..) {
                 match input {
@@ -169,6 +193,10 @@ impl MasterDriver {
             self.carry_out(now);
             self.deliver_replies();
             self.publish();
+            self.note_awaited();
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             if let Some((by, epoch)) = self.deposed.take() {
                 return Err(NodeError::Deposed { by, epoch });
             }
@@ -198,6 +226,11 @@ impl MasterDriver {
             }
             ClientInput::Waiters(reply) => {
                 let _ = reply.send(self.waiters(now));
+            }
+            ClientInput::Metrics(reply) => {
+                let (status, levels) = (self.status(now), self.engine.levels());
+                let stored = levels.held_by(1);
+                let _ = reply.send(self.node.metrics.scrape(&status, levels, &self.log, stored));
             }
             ClientInput::Holders(seq, reply) => {
                 let _ = reply.send(self.engine.holders(seq, AckLevel::Stored));
@@ -232,7 +265,7 @@ impl MasterDriver {
                 if self.arena.capacity() < READ_CHUNK_BYTES {
                     self.arena = BytesMut::with_capacity(ARENA_BYTES);
                 }
-                let bounds = self.log.bounds();
+                let bounds = self.log.store().bounds();
                 empty.insert(RunBuilder::new(&mut self.arena, bounds.last, bounds.tail))
             }
         };
@@ -248,8 +281,12 @@ impl MasterDriver {
         let Some(run) = builder.finish(&mut self.arena) else { return };
         let last = run.range().last();
         debug!(seq = %run.range(), bytes = run.len_bytes(), "written");
-        self.log.append(run).expect("BUG: runs are built at the end of the log");
-        self.engine.handle_written(now, last);
+        match self.log.store_mut().append(run) {
+            Ok(()) => self.engine.handle_written(now, last),
+            // Numbers were given, and room was there: what became of the bytes nobody knows.
+            Err(error) => self.fail(error),
+        }
+        self.engine.handle_room(self.log.store().has_room());
     }
 
     fn wait(&mut self, now: Time, token: Token, seq: Seq, options: RunOptions) {
@@ -262,19 +299,23 @@ impl MasterDriver {
     }
 
     fn refuse_run(&mut self, token: Token, count: u64, refusal: Refusal) {
+        self.node.metrics.refused(refusal.code, count);
         let outcome = Outcome::Refused(refusal);
         let reply = Reply { slot: token.slot, offset: 0, count, outcome };
         self.outbox.entry(token.connection).or_default().push(reply);
     }
 
-    fn answer(&mut self, answer: Answer) {
-        let Answer { token, offset, range, need, holders, verdict } = answer;
+    fn answer(&mut self, now: Time, answer: Answer) {
+        let Answer { token, offset, range, need, holders, verdict, request, since } = answer;
         let class = match verdict {
             Verdict::Met => Class::Ok,
             Verdict::Waiting => Class::Pending,
             Verdict::Unknown => Class::Unknown,
         };
         debug!(seq = %range, %class, have = holders.len(), need, "answered");
+        if request == Request::Append {
+            self.node.metrics.answered(class, need, now.since(since), range.len());
+        }
         let epoch = self.engine.epoch();
         let placed = Placed { class, seq: range.first, epoch, need, holders };
         let outcome = Outcome::Placed(placed);
@@ -298,7 +339,9 @@ impl MasterDriver {
         self.view.send_if_modified(|view| {
             let accepts = self.engine.mode() == Mode::Normal;
             let history = self.engine.log_id().map(|log_id| (log_id, self.engine.epoch()));
+            let hidden_from = self.engine.damage().map(|range| range.first);
             let changed = view.local != local
+                || view.hidden_from != hidden_from
                 || view.levels != *self.engine.levels()
                 || view.history != history
                 || view.accepts != accepts;
@@ -306,6 +349,7 @@ impl MasterDriver {
                 view.accepts = accepts;
                 view.history = history;
                 view.local = local;
+                view.hidden_from = hidden_from;
                 view.levels.clone_from(self.engine.levels());
             }
             changed
@@ -356,8 +400,7 @@ impl MasterDriver {
         match result {
             Ok(introduced) => {
                 let Introduced { hello, read, write, buffer, .. } = *introduced;
-                let driver = &self.node.driver;
-                let link = Link::start(session, to, read, write, buffer, driver);
+                let link = Link::start(session, to, read, write, buffer, &self.node);
                 let peer = self.peer(to);
                 info!(peer = %peer.id, addr = %peer.addr, "connected");
                 peer.link = Some(link);
@@ -403,19 +446,14 @@ impl MasterDriver {
             },
             ours: self.node.log.prefix_id(stored),
             commit: Seq::new(hello.commit),
+            vouches: hello.vouches,
+            common: last_common(
+                &self.node.log.epoch_table(),
+                self.log.store().bounds().last,
+                &hello.epoch_table.iter().map(epoch_row).collect::<Vec<_>>(),
+                stored,
+            ),
         };
-        if let Some(log_id) = facts.log_id
-            && self.engine.log_id().is_none()
-        {
-            let peer = self.peer(to);
-            error!(
-                peer = %peer.id, %log_id, entries = %stored,
-                "this master has no log but the secondary has one; it stays recovering so that \
-                 nothing is lost, and this version cannot adopt that log: save it with \
-                 `replog-cli list --raw` from the secondary, then restart every secondary"
-            );
-            peer.error = Some(format!("holds log {log_id}, which this master does not have"));
-        }
         self.engine.handle_introduced(now, to, session, facts, leading);
     }
 
@@ -446,7 +484,17 @@ impl MasterDriver {
                 peer.error = Some(format!("{code} at {}: {reason}", nack.seq));
                 self.engine.handle_nack(now, from, session);
             }
-            Message::HeartbeatAck(ack) => {
+            Message::Fetched(head, records)
+                if head.epoch == epoch.number() && self.engine.awaits_entries(from, session) =>
+            {
+                self.fetched(now, from, session, head, records);
+            }
+            // One that asked, or was of an epoch that had to be raised, may be answered late.
+            Message::HeartbeatAck(ack)
+                if ack.epoch == 0
+                    || ack.epoch == epoch.number()
+                    || self.engine.reign() != Reign::Leading =>
+            {
                 let peer = self.peer(from);
                 if ack.number == peer.heartbeat {
                     peer.rtt = Some(now.since(peer.heartbeat_sent));
@@ -456,7 +504,7 @@ impl MasterDriver {
             Message::Hello(hello) if std::mem::take(&mut self.peer(from).introducing) => {
                 self.introduced(now, from, session, &hello);
             }
-            Message::Ack(_) | Message::Nack(_) => {
+            Message::Ack(_) | Message::Nack(_) | Message::HeartbeatAck(_) => {
                 let reason = "a frame of another epoch".to_owned();
                 self.disconnected(from, session, Some(RefuseCode::StaleEpoch), reason);
             }
@@ -491,6 +539,9 @@ impl MasterDriver {
         reason: String,
     ) {
         let epoch = self.engine.epoch();
+        if let Some(code) = refuse {
+            self.node.metrics.connection_refused(code);
+        }
         let of = self.peer(peer);
         info!(peer = %of.id, reason, "disconnected");
         if let (Some(link), Some(code)) = (of.link.take(), refuse) {
@@ -503,6 +554,7 @@ impl MasterDriver {
     fn close(&mut self, to: NodeIndex, code: RefuseCode) {
         let epoch = self.engine.epoch();
         if let Some(link) = self.peer(to).link.take() {
+            self.node.metrics.connection_refused(code);
             link.refuse(code, epoch, code.word());
         }
     }
@@ -539,11 +591,26 @@ impl MasterDriver {
                 }
                 Effect::Heartbeat { to, .. } => self.heartbeat(now, to),
                 Effect::MakeDurable { up_to } => {
-                    let stored = self.log.make_durable(up_to);
-                    debug!(seq = %stored, "stored");
-                    self.engine.handle_stored(now, stored);
+                    let stored = self.log.store_mut().make_durable(up_to);
+                    self.stored(now, stored);
                 }
-                Effect::Answer(answer) => self.answer(answer),
+                Effect::Keep { log_id, epoch, vouches } => {
+                    let log_id = Some(log_id);
+                    let run_id = self.engine.run_id();
+                    let commit = self.engine.levels().commit;
+                    self.keep(Identity { log_id, epoch, run_id, commit, vouches });
+                }
+                Effect::SetAside { from } => self.set_aside(from),
+                Effect::Fetch { from, range, .. } => {
+                    let fetch = codec::Fetch {
+                        epoch: self.engine.epoch().number(),
+                        first: range.first.number(),
+                        last: range.last().number(),
+                    };
+                    self.push(now, from, Kind::Control, &Message::Fetch(fetch));
+                }
+                Effect::Align { to, last, .. } => self.align(now, to, last),
+                Effect::Answer(answer) => self.answer(now, answer),
                 effect => self.note(effect),
             }
         }
@@ -553,6 +620,12 @@ impl MasterDriver {
     fn note(&mut self, effect: Effect) {
         match effect {
             Effect::BeginHistory { log_id, epoch } => info!(%log_id, %epoch, "a new log begins"),
+            Effect::BeginReign { epoch, last } => {
+                info!(%epoch, seq = %last, "leads");
+                if let Some(accepted) = self.engine.config().accept_data_loss {
+                    warn!(%accepted, seq = %last, "what may have followed is lost: the operator accepted it");
+                }
+            }
             Effect::HealthChanged { of, from, to } => {
                 let misses = self.engine.secondaries()[of.as_usize() - 1].health.misses();
                 let peer = &self.peer(of).id;
@@ -573,6 +646,7 @@ impl MasterDriver {
                     AttemptFailure::Timeout => "no progress",
                     AttemptFailure::Nack => "nack",
                 };
+                self.node.metrics.attempt_failed(&self.peers[to.as_usize() - 1].id, cause);
                 let next_ms = wait.as_millis() as u64; // Waits are bounded by a day.
                 warn!(peer = %self.peer(to).id, %seq, cause, attempts, next_ms, "attempt failed");
             }
@@ -584,6 +658,18 @@ impl MasterDriver {
             }
             // Carried out above.
             _ => {}
+        }
+    }
+
+    fn stored(&mut self, now: Time, stored: Seq) {
+        debug!(seq = %stored, "stored");
+        self.engine.handle_stored(now, stored);
+    }
+
+    /// The store cannot go on: nor can this node.
+    fn fail(&mut self, error: StoreError) {
+        if self.failed.is_none() {
+            self.failed = Some(NodeError::Store(error));
         }
     }
 
@@ -600,7 +686,9 @@ impl MasterDriver {
         let (Some(sent), Some(previous)) =
             (slice.range, self.node.log.prefix_id(range.first.previous()))
         else {
-            unreachable!("BUG: the engine sends only what was written, and {range} was not");
+            // It became unreadable since it was written: it is repaired, and the secondary dialled.
+            let reason = format!("entry {} cannot be read", range.first);
+            return self.disconnected(to, session, None, reason);
         };
         let head = AppendHead {
             epoch: self.engine.epoch().number(),
@@ -611,6 +699,9 @@ impl MasterDriver {
             levels: self.levels(),
         };
         let frame = encode_append(&head, slice.pieces);
+        if again {
+            self.node.metrics.repeated(&self.peers[to.as_usize() - 1].id, sent.len());
+        }
         let peer = self.peer(to);
         debug!(peer = %peer.id, seq = %sent, bytes = slice.bytes, again, "sent");
         if let Some(link) = &mut peer.link {
@@ -651,14 +742,17 @@ impl MasterDriver {
 
     fn levels(&self) -> codec::Levels {
         let levels = self.engine.levels();
+        // Who does not lead yet knows no level: nobody may vouch for a log because of it.
+        let leads = self.engine.reign() == Reign::Leading;
+        let held_by = levels.held_by.iter().filter(|_| leads);
         codec::Levels {
             commit: levels.commit.number(),
-            held_by: levels.held_by.iter().map(|seq| seq.number()).collect(),
+            held_by: held_by.map(|seq| seq.number()).collect(),
         }
     }
 
     fn hello(&mut self, to: NodeIndex) -> Hello {
-        let bounds = self.log.bounds();
+        let bounds = self.log.store().bounds();
         let epoch = self.engine.epoch().number();
         let mut epoch_table = epoch_table(&self.node.log);
         if epoch > 0 && epoch_table.last().is_none_or(|newest| newest.epoch < epoch) {
@@ -700,18 +794,4 @@ impl MasterDriver {
             let _ = driver.send(Input::Peer(PeerEvent::Dialled { to, session, result })).await;
         });
     }
-}
-
-/// The held ranges of an ACK; `None` if they are too many, or not ascending and apart.
-fn held_ranges(ack: &codec::Ack) -> Option<RangeSet> {
-    let mut behind = ack.received;
-    for range in &ack.held {
-        if range.first <= behind || range.last < range.first {
-            return None;
-        }
-        behind = range.last;
-    }
-    let range =
-        |range: &codec::HeldRange| SeqRange::inclusive(Seq::new(range.first), Seq::new(range.last));
-    (ack.held.len() <= ACK_RANGES_MAX).then(|| RangeSet::of(ack.held.iter().map(range)))
 }

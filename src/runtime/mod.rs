@@ -12,11 +12,13 @@ mod faults;
 mod inbox;
 mod link;
 mod master;
+mod metrics;
 mod node;
 mod reader;
 mod secondary;
 mod server;
 mod session;
+mod store;
 mod text;
 mod wire_session;
 

@@ -15,11 +15,12 @@ use super::inbox::{Node, View};
 use super::master::MasterDriver;
 use super::secondary::SecondaryDriver;
 use super::server::{Door, accept};
+use super::store::{Log, OpenLog};
 use crate::config::{Config, Role};
-use crate::engine::{Levels, Master, MasterConfig};
+use crate::engine::{Levels, Master, MasterConfig, OwnLog};
 use crate::limits::{DRIVER_QUEUE_MAX, NODES_MAX, STOP_TIMEOUT, WINDOW_BYTES_MAX};
 use crate::logging::announce;
-use crate::store::{LogStore, MemoryLog};
+use crate::store::StoreError;
 use crate::types::{Epoch, LogId, NodeId, RunId, Seq};
 
 /// Why a node could not start or go on.
@@ -47,6 +48,18 @@ pub enum NodeError {
         /// The epoch of the other master.
         epoch: Epoch,
     },
+    /// The data directory cannot be used.
+    #[error("{0}")]
+    Open(#[from] crate::store::OpenError),
+    /// The disk failed an fsync: what it says from now on proves nothing.
+    #[error(
+        "the disk failed to sync the log ({0}); what was not synced is not trusted: look at the \
+         disk, then start the node again, it finds out by itself what is there"
+    )]
+    SyncFailed(String),
+    /// The store cannot go on.
+    #[error("{0}")]
+    Store(StoreError),
     /// The system gave no random numbers.
     #[error("cannot get random numbers for an id: {0}")]
     Random(getrandom::Error),
@@ -63,7 +76,11 @@ pub enum NodeError {
 impl NodeError {
     /// The exit code that scripts rely on.
     pub fn exit_code(&self) -> u8 {
-        1
+        match self {
+            NodeError::SyncFailed(_) => 70,
+            NodeError::InCluster { error, .. } => error.exit_code(),
+            _ => 1,
+        }
     }
 }
 
@@ -135,11 +152,18 @@ pub(super) async fn serve(
 ) -> Result<(), NodeError> {
     let Bound { config, wire, gateway, wire_addr, gateway_addr } = bound;
     let (driver, inputs) = mpsc::channel(DRIVER_QUEUE_MAX);
-    let log = MemoryLog::new();
+    let opened = Log::open(&config)?;
+    let store = opened.log.kind();
     let (view, viewed) = watch::channel(first_view(&config));
     let advertise = config.node.advertise.clone().unwrap_or_else(|| wire_addr.to_string());
-    let node =
-        Arc::new(Node::new(&config, advertise, driver, log.reader(), viewed, stop.child_token()));
+    let node = Arc::new(Node::new(
+        &config,
+        advertise,
+        driver,
+        opened.log.store().reader(),
+        viewed,
+        stop.child_token(),
+    ));
     if let Some(accepts) = accepts {
         let mut viewed = node.view.clone();
         // Ends with the driver, whose view it watches. Who is told may be gone: nobody is missed.
@@ -156,10 +180,10 @@ pub(super) async fn serve(
     }
     let end = CancellationToken::new();
     let stopping = node.stop.clone();
-    let driving = start_driver(&config, node, log, inputs, view, end.clone())?;
+    let driving = start_driver(&config, node, opened, inputs, view, end.clone())?;
     let gateway = gateway_addr.map_or_else(|| "none".to_owned(), |addr| addr.to_string());
     announce(&format!(
-        "ready id={} role={} wire={wire_addr} gateway={gateway} store=memory",
+        "ready id={} role={} wire={wire_addr} gateway={gateway} store={store}",
         config.node.id, config.role
     ));
     if config.node.faults && config.role == Role::Secondary {
@@ -174,6 +198,8 @@ pub(super) async fn serve(
     stopping.cancel();
     tasks.close();
     let outcome = match outcome {
+        // A disk that lies makes every further word doubtful.
+        Some(Err(error @ NodeError::SyncFailed(_))) => Err(error),
         Some(outcome) => {
             // What the driver said last is still on its way to clients.
             let _ = timeout(LAST_WORDS_TIMEOUT, tasks.wait()).await;
@@ -200,6 +226,8 @@ fn first_view(config: &Config) -> View {
     let roster: Vec<NodeId> = std::iter::once(config.node.id.clone()).chain(secondaries).collect();
     View {
         local: Seq::ZERO,
+        hidden_from: None,
+        unserved_from: None,
         levels: Levels::empty(if master { roster.len() } else { 0 }),
         // A secondary learns the roster from its master.
         roster: if master { roster.into() } else { Arc::default() },
@@ -213,7 +241,7 @@ fn first_view(config: &Config) -> View {
 fn start_driver(
     config: &Config,
     node: Arc<Node>,
-    log: MemoryLog,
+    opened: OpenLog,
     inputs: mpsc::Receiver<super::inbox::Input>,
     view: watch::Sender<View>,
     end: CancellationToken,
@@ -226,12 +254,13 @@ fn start_driver(
     let (master, secondary) = match config.role {
         Role::Master => {
             let now = node.clock.now();
-            let engine = Master::new(master_config(config), RunId::new(number), log_id, now);
-            (Some(MasterDriver::new(node.clone(), config, engine, log, inputs, view)), None)
+            let own = own_log(&opened);
+            let engine = Master::new(master_config(config), RunId::new(number), log_id, own, now);
+            (Some(MasterDriver::new(node.clone(), config, engine, opened, inputs, view)), None)
         }
         Role::Secondary => {
             let faults = Faults::new(config.node.delay, number);
-            (None, Some(SecondaryDriver::new(node.clone(), faults, log, inputs, view)))
+            (None, Some(SecondaryDriver::new(node.clone(), faults, opened, inputs, view)))
         }
     };
     Ok(async move {
@@ -241,6 +270,20 @@ fn start_driver(
             (None, None) => Ok(()),
         }
     })
+}
+
+/// What the engine must know of the log it starts with.
+fn own_log(opened: &OpenLog) -> OwnLog {
+    let log = opened.log.store();
+    let (bounds, identity) = (log.bounds(), log.identity());
+    OwnLog {
+        log_id: identity.log_id,
+        epoch: identity.epoch,
+        last: bounds.last,
+        tail_epoch: bounds.tail.epoch,
+        commit: identity.commit,
+        whole: opened.whole,
+    }
 }
 
 fn master_config(config: &Config) -> MasterConfig {
@@ -259,5 +302,6 @@ fn master_config(config: &Config) -> MasterConfig {
         retry_delays: cluster.retry_delays.clone(),
         window_bytes_max: WINDOW_BYTES_MAX,
         bootstrap: config.node.bootstrap,
+        accept_data_loss: config.node.accept_data_loss,
     }
 }

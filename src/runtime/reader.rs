@@ -10,12 +10,13 @@ use tokio::time::timeout;
 use super::inbox::Node;
 use crate::codes::RefuseCode;
 use crate::config::Role;
+use crate::engine::ranges::RangeSet;
 use crate::limits::{
-    FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, INTRODUCTION_TIMEOUT,
+    ACK_RANGES_MAX, FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, INTRODUCTION_TIMEOUT,
     LOGGED_TEXT_BYTES_MAX, WINDOW_BYTES_MAX,
 };
 use crate::store::LogReader;
-use crate::types::{Epoch, PrefixId, Seq};
+use crate::types::{Epoch, PrefixId, Seq, SeqRange};
 use crate::wire::codec::{self, EpochStart, Hello, Refuse};
 use crate::wire::{FrameDecoder, FrameError, Message, VERSION, reserve_for_read};
 
@@ -170,4 +171,23 @@ pub(super) fn hello_of(node: &Node) -> Hello {
         payload_bytes_max: u32::try_from(node.limits.payload_max).unwrap_or(u32::MAX),
         window_bytes: WINDOW_BYTES_MAX as u64,
     }
+}
+
+/// A row of an epoch table as the engine has it.
+pub(super) fn epoch_row(row: &EpochStart) -> (Epoch, Seq) {
+    (Epoch::new(row.epoch), Seq::new(row.first))
+}
+
+/// The held ranges of an ACK; `None` if they are too many, or not ascending and apart.
+pub(super) fn held_ranges(ack: &codec::Ack) -> Option<RangeSet> {
+    let mut behind = ack.received;
+    for range in &ack.held {
+        if range.first <= behind || range.last < range.first {
+            return None;
+        }
+        behind = range.last;
+    }
+    let range =
+        |range: &codec::HeldRange| SeqRange::inclusive(Seq::new(range.first), Seq::new(range.last));
+    (ack.held.len() <= ACK_RANGES_MAX).then(|| RangeSet::of(ack.held.iter().map(range)))
 }

@@ -5,35 +5,37 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep_until;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::faults::{Delayed, Fate, Faults};
 use super::inbox::{ClientInput, Input, Introduced, Node, Outcome, PeerEvent, Reply, View};
 use super::link::{Kind, Link};
 use super::node::NodeError;
 use super::reader::{cut, epoch_table, hello_of};
+use super::store::{DiskNews, Log, OpenLog, SCRUB_INTERVAL};
 use crate::codes::{NackCode, RefuseCode};
-use crate::engine::secondary::MasterHello;
+use crate::engine::secondary::{Holdings, MasterHello};
 use crate::engine::{Arrival, Levels, Secondary, SecondaryEffect, SessionId};
 use crate::gateway::Refusal;
 use crate::gateway::status::{MasterStatus, NodeStatus, Status};
-use crate::limits::{MASTER_LINKS_MAX, NODES_MAX};
-use crate::store::{LogStore, MemoryLog, Run};
+use crate::limits::{MASTER_LINKS_MAX, NODES_MAX, RUN_BYTES_MAX};
+use crate::store::{Identity, Run, StoreError};
 use crate::types::{
     Digest, Epoch, LogId, NodeId, NodeIndex, NodeSet, PrefixId, RunId, Seq, SeqRange, Time,
 };
 use crate::wire::Message;
 use crate::wire::codec::{
-    Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack, Role,
+    self, Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack, Role,
 };
 
 /// See the module.
 pub(super) struct SecondaryDriver {
     node: Arc<Node>,
     engine: Secondary,
-    log: MemoryLog,
+    log: Log,
+    news: Arc<DiskNews>,
     /// Connections of masters: the one that is followed, and those that only ask.
     links: BTreeMap<SessionId, Link>,
     /// Runs that came early, by their first number.
@@ -45,21 +47,26 @@ pub(super) struct SecondaryDriver {
     roster: Arc<[NodeId]>,
     master_addr: String,
     last_contact: Option<Time>,
+    /// Entries moved aside since the start.
+    aside: u64,
+    /// Why this node must end.
+    failed: Option<NodeError>,
 }
 
 impl SecondaryDriver {
     pub(super) fn new(
         node: Arc<Node>,
         faults: Faults,
-        log: MemoryLog,
+        opened: OpenLog,
         inputs: mpsc::Receiver<Input>,
         view: watch::Sender<View>,
     ) -> Self {
         SecondaryDriver {
             roster: node.roster(),
             node,
-            engine: Secondary::new(),
-            log,
+            engine: Secondary::new(holdings(&opened)),
+            log: opened.log,
+            news: opened.news,
             links: BTreeMap::new(),
             held: BTreeMap::new(),
             faults,
@@ -68,6 +75,8 @@ impl SecondaryDriver {
             replies: HashMap::new(),
             master_addr: String::new(),
             last_contact: None,
+            aside: 0,
+            failed: None,
         }
     }
 
@@ -75,6 +84,10 @@ impl SecondaryDriver {
     pub(super) async fn run(mut self, end: CancellationToken) -> Result<(), NodeError> {
         const INPUTS_PER_TURN: usize = 256;
         let mut batch = Vec::with_capacity(INPUTS_PER_TURN);
+        let mut scrub = interval(SCRUB_INTERVAL);
+        scrub.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let scrubbing = matches!(self.log, Log::Disk(..));
+        let news = self.news.clone();
         loop {
             let due = self.faults.next_due().map(|due| self.node.clock.instant(due));
             let sleep = async {
@@ -85,15 +98,24 @@ impl SecondaryDriver {
             };
             tokio::select! {
                 biased;
-                () = end.cancelled() => return Ok(()),
+                () = end.cancelled() => {
+                    self.leave_log();
+                    return Ok(());
+                }
                 count = self.inputs.recv_many(&mut batch, INPUTS_PER_TURN) => {
                     if count == 0 {
                         return Ok(());
                     }
                 }
+                () = news.changed() => {}
+                _ = scrub.tick(), if scrubbing => self.log.scrub(),
                 () = sleep => {}
             }
             let now = self.node.clock.now();
+            self.hear_disk(now);
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             while let Some(frame) = self.faults.take_due(now) {
                 self.handle_append(now, frame);
             }
@@ -105,6 +127,9 @@ impl SecondaryDriver {
             }
             self.send_ack(now);
             self.publish();
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
         }
     }
 
@@ -120,6 +145,8 @@ impl SecondaryDriver {
             ClientInput::Appends { connection, runs, permit } => {
                 drop(permit);
                 let refusal = Refusal::not_master(&self.master_addr);
+                let count: usize = runs.iter().map(|run| run.payloads.len()).sum();
+                self.node.metrics.refused(refusal.code, count as u64);
                 let refuse = |run: super::inbox::AppendRun| Reply {
                     slot: run.slot,
                     offset: 0,
@@ -138,6 +165,11 @@ impl SecondaryDriver {
             }
             ClientInput::Waiters(reply) => {
                 let _ = reply.send((String::new(), 0));
+            }
+            ClientInput::Metrics(reply) => {
+                let (status, levels) = (self.status(now), self.engine.levels());
+                let stored = self.engine.stored();
+                let _ = reply.send(self.node.metrics.scrape(&status, levels, &self.log, stored));
             }
             ClientInput::Holders(_, reply) => {
                 let _ = reply.send(NodeSet::default());
@@ -183,8 +215,7 @@ impl SecondaryDriver {
 
     fn accepted(&mut self, now: Time, introduced: Introduced) {
         let Introduced { session, hello, read, write, buffer } = introduced;
-        let driver = &self.node.driver;
-        let link = Link::start(session, NodeIndex::MASTER, read, write, buffer, driver);
+        let link = Link::start(session, NodeIndex::MASTER, read, write, buffer, &self.node);
         if self.links.len() >= MASTER_LINKS_MAX
             && let Some(&oldest) =
                 self.links.keys().find(|&&other| self.engine.session() != Some(other))
@@ -214,6 +245,11 @@ impl SecondaryDriver {
             epoch: Epoch::new(hello.epoch),
             run_id: RunId::new(hello.run_id),
         };
+        if facts.epoch > self.engine.epoch() {
+            // What is written and not yet stored would be neither told to the new master nor gone.
+            let stored = self.log.sync();
+            self.engine.handle_stored(stored.min(self.engine.written()));
+        }
         if let Err(code) = self.engine.handle_hello(session, facts) {
             let reason = match (code, self.engine.log_id()) {
                 (RefuseCode::ForeignLog, Some(own)) => {
@@ -265,6 +301,14 @@ impl SecondaryDriver {
                 let ack = HeartbeatAck { epoch: heartbeat.epoch, number: heartbeat.number };
                 self.push(now, session, Kind::Heartbeat, &Message::HeartbeatAck(ack));
             }
+            Message::Align(align) if followed => {
+                if self.engine.admits(session, Epoch::new(align.epoch)) {
+                    self.align(now, session, align);
+                } else {
+                    self.carry_out(now, None);
+                }
+            }
+            Message::Fetch(fetch) if followed => self.fetch(now, session, fetch),
             Message::Hello(hello) if hello.role == Role::Master => {
                 self.introduced(now, session, &hello);
             }
@@ -277,6 +321,49 @@ impl SecondaryDriver {
                 let reason = "a frame that is not expected from a master in this state";
                 self.closed(session, Some(RefuseCode::BadFrame), reason);
             }
+        }
+    }
+
+    /// The master says where our logs part.
+    fn align(&mut self, now: Time, session: SessionId, align: codec::Align) {
+        let last = Seq::new(align.last);
+        let theirs = PrefixId {
+            epoch: Epoch::new(align.last_epoch),
+            digest: Digest::new(align.last_digest),
+        };
+        let ours = self.node.log.prefix_id(last);
+        let answer = self.engine.handle_align(session, last, theirs, ours);
+        self.carry_out(now, None);
+        if answer {
+            let answer = Message::Hello(self.hello());
+            self.push(now, session, Kind::Control, &answer);
+        } else {
+            error!(id = %self.node.id, seq = %last, "this log contradicts its master's below the commit position; nothing is deleted, and this node is not counted");
+        }
+    }
+
+    /// The master asks for entries: one frame of them.
+    fn fetch(&mut self, now: Time, session: SessionId, fetch: codec::Fetch) {
+        if !self.engine.admits(session, Epoch::new(fetch.epoch)) {
+            return self.carry_out(now, None);
+        }
+        let end = Seq::new(fetch.last).min(self.engine.stored()).next();
+        let range = SeqRange::new(Seq::new(fetch.first), end);
+        let slice = match range.first {
+            Seq::ZERO => crate::store::Slice::default(),
+            _ => self.node.log.read(range, RUN_BYTES_MAX),
+        };
+        let head = codec::FetchedHead {
+            epoch: fetch.epoch,
+            first: fetch.first,
+            count: slice.range.map_or(0, |range| range.len()) as u32, // At most RUN_ENTRIES_MAX.
+        };
+        let frame = codec::encode_fetched(&head, slice.pieces);
+        if !self.faults.is_muted(now)
+            && let Some(link) = self.links.get_mut(&session)
+        {
+            link.push_frame(Kind::Entries(end), frame);
+            self.flush(session);
         }
     }
 
@@ -313,6 +400,15 @@ impl SecondaryDriver {
         match Run::verify(records, first, u64::from(head.count), before) {
             Ok(run) => {
                 debug!(seq = %run.range(), bytes = run.len_bytes(), "received");
+                if !self.log.store().has_room() {
+                    return self.nack(now, session, first, NackCode::DiskFull);
+                }
+                if self.engine.is_damaged() {
+                    self.repair(now, &run);
+                    if self.engine.session() != Some(session) {
+                        return; // Whole again: the master hears it by a new introduction.
+                    }
+                }
                 self.arrive(session, &run);
                 self.carry_out(now, Some(run));
             }
@@ -354,6 +450,9 @@ impl SecondaryDriver {
                     if let (Some(run), Some(session)) =
                         (self.held.remove(&first), self.engine.session())
                     {
+                        if !self.log.store().has_room() {
+                            continue; // Not acknowledged: it comes again.
+                        }
                         debug!(seq = %run.range(), "released");
                         self.arrive(session, &run);
                         current = Some(run);
@@ -361,7 +460,7 @@ impl SecondaryDriver {
                 }
                 SecondaryEffect::DropHeld => self.held.clear(),
                 SecondaryEffect::MakeDurable { up_to } => {
-                    let stored = self.log.make_durable(up_to);
+                    let stored = self.log.store_mut().make_durable(up_to);
                     debug!(seq = %stored, "stored");
                     self.engine.handle_stored(stored);
                 }
@@ -372,6 +471,30 @@ impl SecondaryDriver {
                 SecondaryEffect::Close { session, code } => {
                     self.closed(session, Some(code), code.word());
                 }
+                SecondaryEffect::Keep { log_id, epoch, run_id, vouches } => {
+                    let commit = self.engine.levels().commit;
+                    let log_id = Some(log_id);
+                    let identity = Identity { log_id, epoch, run_id, commit, vouches };
+                    if let Err(error) = self.log.store_mut().set_identity(identity) {
+                        self.fail(error);
+                    }
+                }
+                SecondaryEffect::SetAside { from } => {
+                    match self
+                        .log
+                        .store_mut()
+                        .set_aside(from, "the master's log has other entries there")
+                    {
+                        Ok(count) => {
+                            self.aside += count;
+                            warn!(seq = %from, count, "entries moved aside");
+                        }
+                        Err(error) => self.fail(error),
+                    }
+                }
+                SecondaryEffect::Reconnect { session } => {
+                    self.closed(session, None, "the log is damaged, or whole again");
+                }
                 SecondaryEffect::Ack { .. } => unreachable!("BUG: ACKs come by poll_ack"),
             }
         }
@@ -379,7 +502,9 @@ impl SecondaryDriver {
 
     fn append(&mut self, run: Run) {
         let range = run.range();
-        self.log.append(run).expect("BUG: the engine appends only what continues the log");
+        if let Err(error) = self.log.store_mut().append(run) {
+            return self.fail(error);
+        }
         let gave_way = self.node.provisional().give_way(&self.node.log, range);
         if gave_way.aside > 0 {
             let count = gave_way.aside;
@@ -387,6 +512,69 @@ impl SecondaryDriver {
         }
         self.engine.handle_gave_way(gave_way.duplicates);
         self.engine.handle_written(range.last());
+    }
+
+    /// Hears what the disk has to say.
+    fn hear_disk(&mut self, now: Time) {
+        if let Some(reason) = self.news.failed() {
+            self.failed = Some(NodeError::SyncFailed(reason));
+            return;
+        }
+        self.note_damage(now);
+        let stored = self.log.store_mut().make_durable(self.engine.written());
+        if stored > self.engine.stored() {
+            self.engine.handle_stored(stored);
+        }
+    }
+
+    /// Tells the engine what of the log cannot be read.
+    fn note_damage(&mut self, now: Time) {
+        for (range, why) in self.news.take_damage() {
+            error!(id = %self.node.id, seq = %range, why, "part of the log is damaged; the master sends it again");
+        }
+        self.engine.handle_damage(self.log.store().damage().first().copied());
+        self.carry_out(now, None);
+    }
+
+    /// Mends what is damaged with what the master sends again.
+    fn repair(&mut self, now: Time, run: &Run) {
+        let Some(damage) = self.log.store().damage().first().copied() else { return };
+        if damage.first > self.log.store().bounds().last {
+            return; // Missing at the end: the engine appends it like any other.
+        }
+        let part = damage.intersection(run.range());
+        if part.is_empty() || part.first != damage.first {
+            return;
+        }
+        let before = match part.first == run.range().first {
+            true => Some(run.before()),
+            false => run.prefix_id(part.first.previous()),
+        };
+        let piece =
+            before.and_then(|id| Run::verify(run.slice(part), part.first, part.len(), id).ok());
+        let Some(piece) = piece else { return };
+        match self.log.store_mut().repair(piece) {
+            Ok(()) => warn!(id = %self.node.id, seq = %part, "repaired from the master"),
+            Err(error) => warn!(id = %self.node.id, seq = %part, %error, "not repaired"),
+        }
+        self.note_damage(now);
+    }
+
+    /// Leaves the log so that the next start knows that nothing is missing.
+    fn leave_log(&mut self) {
+        let mut identity = self.log.store().identity().clone();
+        identity.commit = self.engine.levels().commit;
+        if let Err(error) = self.log.store_mut().set_identity(identity) {
+            warn!(%error, "the commit position was not kept");
+        }
+        self.log.store_mut().close();
+    }
+
+    /// The store cannot go on: nor can this node.
+    fn fail(&mut self, error: StoreError) {
+        if self.failed.is_none() {
+            self.failed = Some(NodeError::Store(error));
+        }
     }
 
     fn send_ack(&mut self, now: Time) {
@@ -448,6 +636,7 @@ impl SecondaryDriver {
 
     fn refuse(&mut self, session: SessionId, code: RefuseCode, reason: &str) {
         warn!(code = code.word(), reason, "master refused");
+        self.node.metrics.connection_refused(code);
         self.engine.handle_disconnected(session);
         if let Some(link) = self.links.remove(&session) {
             link.refuse(code, self.engine.epoch(), reason);
@@ -461,6 +650,7 @@ impl SecondaryDriver {
         }
         if let Some(code) = refuse {
             warn!(code = code.word(), reason, "master refused");
+            self.node.metrics.connection_refused(code);
             link.refuse(code, self.engine.epoch(), reason);
         }
         self.faults.forget(session);
@@ -489,8 +679,7 @@ impl SecondaryDriver {
             tail_epoch: tail.epoch.number(),
             tail_digest: tail.digest.value(),
             commit: self.engine.levels().commit.number(),
-            vouches: self.engine.stored() >= self.engine.levels().commit
-                && self.engine.log_id().is_some(),
+            vouches: self.engine.vouches(),
             roster: Vec::new(),
             master_addr: self.master_addr.clone(),
             ..hello_of(&self.node)
@@ -498,10 +687,15 @@ impl SecondaryDriver {
     }
 
     fn publish(&mut self) {
-        let (local, levels) = (self.engine.written(), self.engine.levels());
+        let (local, levels) = (self.engine.visible(), self.engine.levels());
+        let unserved_from = self.engine.contradicted_from();
+        let damaged_from = self.engine.damage().map(|range| range.first);
+        let hidden_from = unserved_from.into_iter().chain(damaged_from).min();
         let history = self.engine.log_id().map(|log_id| (log_id, self.engine.epoch()));
         self.view.send_if_modified(|view| {
             let changed = view.local != local
+                || view.hidden_from != hidden_from
+                || view.unserved_from != unserved_from
                 || view.levels != *levels
                 || view.master_addr != self.master_addr
                 || view.roster != self.roster
@@ -510,6 +704,8 @@ impl SecondaryDriver {
                 let (roster, master_addr) = (self.roster.clone(), self.master_addr.clone());
                 *view = View {
                     local,
+                    hidden_from,
+                    unserved_from,
                     levels: Levels::clone(levels),
                     roster,
                     master_addr,
@@ -528,7 +724,7 @@ impl SecondaryDriver {
             id: self.node.id.to_string(),
             role: "secondary",
             epoch: engine.epoch(),
-            mode: "normal".to_owned(),
+            mode: if engine.is_damaged() { "damaged" } else { "normal" }.to_owned(),
             next: engine.written().next(),
             commit: engine.levels().commit,
             quorum: None,
@@ -536,7 +732,10 @@ impl SecondaryDriver {
             log_id: engine.log_id(),
             uptime: now.since(Time::ZERO),
             waiting: 0,
-            aside: self.node.provisional().aside_total(),
+            store: self.log.kind(),
+            fsync: self.log.fsync(),
+            damaged: self.log.damaged(),
+            aside: self.node.provisional().aside_total() + self.aside,
             awaiting: String::new(),
         };
         let master = MasterStatus {
@@ -553,4 +752,19 @@ impl SecondaryDriver {
 /// Whether a text may stand as an address in replies to clients.
 fn is_address(text: &str) -> bool {
     text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// What the engine must know of the log it starts with.
+fn holdings(opened: &OpenLog) -> Holdings {
+    let log = opened.log.store();
+    let (bounds, identity) = (log.bounds(), log.identity());
+    Holdings {
+        log_id: identity.log_id,
+        epoch: identity.epoch,
+        run_id: identity.run_id,
+        last: bounds.last,
+        tail: bounds.tail,
+        commit: identity.commit,
+        vouches: opened.whole,
+    }
 }

@@ -52,6 +52,10 @@ pub(super) async fn accept(door: Door, listener: TcpListener, node: Arc<Node>, t
         let max = node.limits.connections_max;
         let guard = OpenGuard(open.clone());
         if open.fetch_add(1, Ordering::Relaxed) >= max {
+            match door {
+                Door::Wire => node.metrics.connection_refused(RefuseCode::Busy),
+                Door::Gateway => node.metrics.refused(crate::codes::Code::Busy, 1),
+            }
             // Turned away in a task of its own, but not many at once: those beyond are just closed.
             if open.load(Ordering::Relaxed) <= max + 64 {
                 tasks.spawn(async move {
@@ -64,11 +68,12 @@ pub(super) async fn accept(door: Door, listener: TcpListener, node: Arc<Node>, t
         let node = node.clone();
         tasks.spawn(async move {
             tune(&stream, DEAD_AFTER);
+            let counted = node.metrics.connection_opened(door);
             match door {
                 Door::Gateway => text::serve(node, stream).await,
                 Door::Wire => introduce(node, stream).await,
             }
-            drop(guard);
+            drop((guard, counted));
         });
     }
 }
@@ -116,6 +121,7 @@ async fn introduce(node: Arc<Node>, stream: TcpStream) {
         Ok(hello) => hello,
         Err(IntroductionError::Refuse(code, reason)) => {
             debug!(code = code.word(), reason, "connection refused");
+            node.metrics.connection_refused(code);
             return reader::refuse(read, write, code, 0, &reason).await;
         }
         Err(IntroductionError::Refused(_) | IntroductionError::Gone(_)) => return,
@@ -133,6 +139,7 @@ async fn introduce(node: Arc<Node>, stream: TcpStream) {
         }
         _ => {
             let reason = format!("this node is a {}", node.role);
+            node.metrics.connection_refused(RefuseCode::WrongRole);
             reader::refuse(read, write, RefuseCode::WrongRole, 0, &reason).await;
         }
     }

@@ -9,6 +9,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::oneshot;
 
 use super::inbox::{AppendRun, ClientInput, Input, Node, RunOptions};
+use super::metrics::Traffic;
 use crate::codes::Code;
 use crate::config::Role;
 use crate::engine::Levels;
@@ -34,9 +35,12 @@ pub(super) async fn read_or_error(
     socket: &mut OwnedReadHalf,
     buffer: &mut BytesMut,
     reading: bool,
+    traffic: &Traffic,
 ) -> io::Result<usize> {
     if reading {
-        return socket.read_buf(buffer).await;
+        let count = socket.read_buf(buffer).await?;
+        traffic.received.inc_by(count as u64);
+        return Ok(count);
     }
     socket.ready(Interest::ERROR).await?;
     Err(io::ErrorKind::ConnectionReset.into())
@@ -135,6 +139,11 @@ pub(super) async fn carry_out(
             out.extend_from_slice(format!("END count={count}\n").as_bytes());
             None
         }
+        Command::Metrics => {
+            let text = ask(node, ClientInput::Metrics).await?;
+            out.extend_from_slice(text.as_bytes());
+            None
+        }
         Command::Digest { seq } => digest(node, seq, out).err(),
         Command::Get { seq } => get(node, seq, out).await?.err(),
         Command::Fault(fault) => inject(node, fault, out).await?.err(),
@@ -146,15 +155,21 @@ pub(super) async fn carry_out(
         | Command::Wait { .. } => None,
     };
     if let Some(refusal) = refused {
-        refusal.write(out);
+        write_refusal(node, &refusal, out);
     }
     Ok(())
+}
+
+/// Writes the refusal of a request that was carried out here, and counts it.
+pub(super) fn write_refusal(node: &Node, refusal: &Refusal, out: &mut BytesMut) {
+    node.metrics.refused(refusal.code, 1);
+    refusal.write(out);
 }
 
 fn digest(node: &Node, seq: Option<Seq>, out: &mut BytesMut) -> Result<(), Refusal> {
     let last = node.log.bounds().last;
     let seq = seq.unwrap_or(last);
-    let id = node.log.prefix_id(seq).ok_or_else(|| not_found(last))?;
+    let id = node.log.prefix_id(seq).ok_or_else(|| missing(node, seq, last))?;
     out.extend_from_slice(
         format!("OK seq={seq} epoch={} digest={}\n", id.epoch, id.digest).as_bytes(),
     );
@@ -162,11 +177,13 @@ fn digest(node: &Node, seq: Option<Seq>, out: &mut BytesMut) -> Result<(), Refus
 }
 
 async fn get(node: &Node, seq: Seq, out: &mut BytesMut) -> Result<Result<(), Refusal>, DriverGone> {
-    let Some(record) = node.log.record(seq) else {
+    let unserved = node.view.borrow().unserved_from.is_some_and(|first| seq >= first);
+    let record = if unserved { None } else { node.log.record(seq) };
+    let Some(record) = record else {
         let provisional = node.provisional();
         let visible = provisional.visible(node.log.bounds().last);
         let Some(payload) = provisional.payload(seq).filter(|_| visible.contains(seq)) else {
-            return Ok(Err(not_found(visible.last())));
+            return Ok(Err(missing(node, seq, visible.last())));
         };
         let record = crate::store::Record {
             seq,
@@ -189,6 +206,16 @@ async fn get(node: &Node, seq: Seq, out: &mut BytesMut) -> Result<Result<(), Ref
     };
     write_get(out, &record, by.as_deref());
     Ok(Ok(()))
+}
+
+/// Why an entry is not shown: it cannot be read, or is not there.
+fn missing(node: &Node, seq: Seq, last: Seq) -> Refusal {
+    let unserved = node.view.borrow().unserved_from.is_some_and(|first| seq >= first);
+    if unserved && seq <= node.log.bounds().last || node.log.is_unreadable(seq) {
+        let detail = format!("seq={seq} - damaged here, another node has it, STATUS tells more");
+        return Refusal::new(Code::Unreadable, detail);
+    }
+    not_found(last)
 }
 
 fn not_found(last: Seq) -> Refusal {
@@ -254,6 +281,7 @@ async fn store(
 pub(super) fn visible(node: &Node, level: Level) -> Result<(Seq, Levels), Refusal> {
     let view = node.view.borrow();
     let local = node.log.bounds().last;
+    let local = view.hidden_from.map_or(local, |first| local.min(first.previous()));
     let last = view.levels.visible(level, local).ok_or_else(|| {
         let nodes = view.levels.held_by.len();
         Refusal::new(

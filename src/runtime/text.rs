@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions, View};
+use super::metrics::Kind;
 use super::session::{self, DriverGone, List, Tail, read_or_error};
 use crate::codes::Code;
 use crate::config::Role;
@@ -153,6 +154,7 @@ impl TextSession {
         mut view: watch::Receiver<View>,
     ) -> End {
         let stop = self.node.stop.clone();
+        let traffic = self.node.metrics.traffic(Kind::Gateway).clone();
         let mut stopping = false;
         loop {
             if let Err(end) = self.advance().await {
@@ -186,7 +188,7 @@ impl TextSession {
                 ready = self.write.writable(), if blocked => if ready.is_err() {
                     return End::Broken;
                 },
-                count = read_or_error(read, &mut self.input, reading) => match count {
+                count = read_or_error(read, &mut self.input, reading, &traffic) => match count {
                     Ok(0) => self.input_ended = true,
                     Ok(_) => {}
                     Err(_) => return End::Broken,
@@ -254,7 +256,9 @@ impl TextSession {
             let Some(end) = self.input[self.searched..].iter().position(|&byte| byte == b'\n')
             else {
                 self.searched = self.input.len();
-                if self.input.len() > line_max {
+                // The CR of a line end is no part of the line.
+                let cr = usize::from(self.input.last() == Some(&b'\r'));
+                if self.input.len() - cr > line_max {
                     self.refuse_and_close(too_long(line_max));
                 }
                 break;
@@ -436,7 +440,9 @@ impl TextSession {
                         return Ok(false);
                     }
                 }
-                Some(Slot::Refused(refusal)) => refusal.write(&mut self.out),
+                Some(Slot::Refused(refusal)) => {
+                    session::write_refusal(&self.node, refusal, &mut self.out);
+                }
                 Some(Slot::Command(..)) => {}
             }
             self.front += 1;
@@ -463,7 +469,7 @@ impl TextSession {
             }
         };
         if let Err(refusal) = refusal {
-            refusal.write(&mut self.out);
+            session::write_refusal(&self.node, &refusal, &mut self.out);
         }
         Ok(())
     }
@@ -475,6 +481,7 @@ impl TextSession {
             match self.write.try_write(&self.out) {
                 Ok(count) => {
                     self.out.advance(count);
+                    self.node.metrics.traffic(Kind::Gateway).sent.inc_by(count as u64);
                     wrote = true;
                     self.progress = Instant::now();
                 }

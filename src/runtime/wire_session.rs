@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions, View};
 use super::link::{Flushed, FrameQueue, Kind};
+use super::metrics;
 use super::reader::next_message;
 use super::session::{self, Cursor, DriverGone, List, Tail, read_or_error};
 use super::text::write_outcome;
@@ -130,6 +131,7 @@ pub(super) async fn serve(
     // A driver that is gone needs not be told.
     let _ = session::tell(&wire.node, ClientInput::Closed { connection }).await;
     if let End::Refuse(code, reason) = end {
+        wire.node.metrics.connection_refused(code);
         // Replies that the socket takes go first; into the middle of a frame nothing can be said.
         if !matches!(wire.out.write_to(&wire.write, &mut Flushed::default()), Ok(true)) {
             return;
@@ -155,6 +157,7 @@ impl WireSession {
         mut view: watch::Receiver<View>,
     ) -> End {
         let stop = self.node.stop.clone();
+        let traffic = self.node.metrics.traffic(metrics::Kind::Wire).clone();
         let mut stopping = false;
         loop {
             if let Err(end) = self.advance().await {
@@ -194,7 +197,7 @@ impl WireSession {
                 ready = self.write.writable(), if blocked => if ready.is_err() {
                     return End::Broken;
                 },
-                count = read_or_error(read, &mut self.input, reading) => match count {
+                count = read_or_error(read, &mut self.input, reading, &traffic) => match count {
                     Ok(0) => self.input_ended = true,
                     Ok(_) => {}
                     Err(_) => return End::Broken,
@@ -236,7 +239,9 @@ impl WireSession {
             let mut flushed = Flushed::default();
             let before = self.out.bytes();
             let all = self.out.write_to(&self.write, &mut flushed)?;
-            let wrote = self.out.bytes() < before;
+            let written = before - self.out.bytes();
+            let wrote = written > 0;
+            self.node.metrics.traffic(metrics::Kind::Wire).sent.inc_by(written as u64);
             if all || wrote {
                 self.progress = Instant::now();
             }
@@ -343,6 +348,7 @@ impl WireSession {
         };
         let count = spans.len() as u64;
         if let Err(refusal) = self.admit(head) {
+            self.node.metrics.refused(refusal.code, count);
             self.reply(head.id, count, codec::Outcome::Refused(on_wire(&refusal)));
             return Ok(());
         }
@@ -362,6 +368,7 @@ impl WireSession {
             at += good;
             if let Some(span) = spans.get(at) {
                 let refusal = Refusal::too_large(bytes_of(span), max);
+                self.node.metrics.refused(refusal.code, 1);
                 let outcome = codec::Outcome::Refused(on_wire(&refusal));
                 self.reply(head.id + at as u64, 1, outcome);
                 at += 1;
@@ -521,9 +528,10 @@ impl WireSession {
     fn answer_refused(&mut self, id: u64, refusal: &Refusal, as_line: bool) {
         if as_line {
             let mut line = BytesMut::new();
-            refusal.write(&mut line);
+            session::write_refusal(&self.node, refusal, &mut line);
             self.reply_line(id, line.freeze(), true);
         } else {
+            self.node.metrics.refused(refusal.code, 1);
             self.reply(id, 1, codec::Outcome::Refused(on_wire(refusal)));
         }
     }
@@ -577,6 +585,7 @@ impl WireSession {
             }
             Err(refusal) => refusal,
         };
+        self.node.metrics.refused(refusal.code, 1);
         let refusal = on_wire(&refusal);
         self.send(&Message::RequestRefused(RequestRefused { id, refusal }));
     }

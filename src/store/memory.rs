@@ -1,176 +1,45 @@
-//! The log in memory: a list of runs, shared with readers.
-//!
-//! A run is kept in the memory it arrived in: on the master the buffer its records were built in,
-//! on a secondary a piece of the receive buffer. Runs of a few records would keep large buffers
-//! alive and make long reads slow, so small neighbours are copied together, each byte once.
+//! The log in memory: everything that the disk does, without one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::record::{Record, Run};
-use super::{Bounds, LogStore, Slice, StoreError};
-use crate::limits::{EPOCH_TABLE_ROWS_MAX, RUN_ENTRIES_MAX};
-use crate::types::{Epoch, PrefixId, Seq, SeqRange};
-
-/// Runs shorter than this are copied together …
-const SMALL_RUN_BYTES: usize = 32 << 10;
-/// … as soon as so many bytes of them stand side by side.
-const JOINED_RUN_BYTES: usize = 64 << 10;
-
-#[derive(Debug, Default)]
-struct Runs {
-    runs: Vec<Run>,
-    /// Byte position in the log at which each run starts; parallel to `runs`.
-    starts: Vec<u64>,
-    /// The runs from here on are small and not yet joined …
-    small_from: usize,
-    /// … and have so many bytes.
-    small_bytes: usize,
-    bytes: u64,
-    /// Where each epoch begins, ascending.
-    epochs: Vec<(Epoch, Seq)>,
-}
-
-impl Runs {
-    fn last(&self) -> Seq {
-        self.runs.last().map_or(Seq::ZERO, |run| run.range().last())
-    }
-
-    fn push(&mut self, run: Run) {
-        let len = run.len_bytes();
-        self.epochs.extend_from_slice(run.epochs());
-        self.starts.push(self.bytes);
-        self.bytes += len as u64;
-        self.runs.push(run);
-        if len >= SMALL_RUN_BYTES {
-            self.small_from = self.runs.len();
-            self.small_bytes = 0;
-            return;
-        }
-        self.small_bytes += len;
-        if self.small_bytes >= JOINED_RUN_BYTES {
-            self.join_small();
-        }
-    }
-
-    fn join_small(&mut self) {
-        if let Some(joined) = Run::concat(&self.runs[self.small_from..]) {
-            self.runs.truncate(self.small_from);
-            self.starts.truncate(self.small_from + 1);
-            self.runs.push(joined);
-        }
-        self.small_from = self.runs.len();
-        self.small_bytes = 0;
-    }
-
-    /// The index of the run that holds `seq`, if the log holds it.
-    fn index_of(&self, seq: Seq) -> Option<usize> {
-        let index = self.runs.partition_point(|run| run.range().end <= seq);
-        self.runs.get(index)?.range().contains(seq).then_some(index)
-    }
-
-    fn read(&self, range: SeqRange, bytes_max: usize) -> Slice {
-        let mut slice = Slice::default();
-        let wanted = range.intersection(SeqRange::new(Seq::FIRST, self.last().next()));
-        let Some(index) = (!wanted.is_empty()).then(|| self.index_of(wanted.first)).flatten()
-        else {
-            return slice;
-        };
-        let mut next = wanted.first;
-        for run in &self.runs[index..] {
-            let entries_left = RUN_ENTRIES_MAX as u64 - next.distance_from(wanted.first);
-            let bytes_left = bytes_max.saturating_sub(slice.bytes);
-            let count = run
-                .fitting(next, bytes_left)
-                .min(wanted.end.distance_from(next))
-                .min(entries_left)
-                .min(run.range().end.distance_from(next));
-            let piece = run.slice(SeqRange::with_len(next, count));
-            if count == 0 || (slice.bytes > 0 && slice.bytes + piece.len() > bytes_max) {
-                break;
-            }
-            slice.bytes += piece.len();
-            slice.pieces.push(piece);
-            next = next.plus(count);
-            if next < run.range().end {
-                break;
-            }
-        }
-        slice.range = Some(SeqRange::new(wanted.first, next));
-        slice
-    }
-}
-
-/// A shared, read-only view of the log. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct LogReader {
-    // A lock held for the time of a binary search or of joining 64 KiB; never across an await.
-    runs: Arc<Mutex<Runs>>,
-}
-
-impl LogReader {
-    fn runs(&self) -> MutexGuard<'_, Runs> {
-        // A panic while the lock was held is a bug that ends the process: see `panic = "abort"`.
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where the log ends.
-    pub fn bounds(&self) -> Bounds {
-        let runs = self.runs();
-        Bounds {
-            last: runs.last(),
-            tail: runs.runs.last().map_or(PrefixId::EMPTY, Run::tail),
-            bytes: runs.bytes,
-        }
-    }
-
-    /// The entries of `range` that are there, from its first on: at most `bytes_max` bytes and
-    /// `RUN_ENTRIES_MAX` records, but at least one record if there is one.
-    pub fn read(&self, range: SeqRange, bytes_max: usize) -> Slice {
-        self.runs().read(range, bytes_max)
-    }
-
-    /// One entry.
-    pub fn record(&self, seq: Seq) -> Option<Record> {
-        let runs = self.runs();
-        runs.runs[runs.index_of(seq)?].record(seq)
-    }
-
-    /// Epoch and chain digest at `seq`; of the empty prefix for `Seq::ZERO`.
-    pub fn prefix_id(&self, seq: Seq) -> Option<PrefixId> {
-        if seq == Seq::ZERO {
-            return Some(PrefixId::EMPTY);
-        }
-        let runs = self.runs();
-        runs.runs[runs.index_of(seq)?].prefix_id(seq)
-    }
-
-    /// Where each epoch with entries begins, the newest last, at most the newest
-    /// `EPOCH_TABLE_ROWS_MAX`.
-    pub fn epoch_table(&self) -> Vec<(Epoch, Seq)> {
-        let runs = self.runs();
-        let from = runs.epochs.len().saturating_sub(EPOCH_TABLE_ROWS_MAX);
-        runs.epochs[from..].to_vec()
-    }
-
-    /// Bytes of all records behind `seq`.
-    pub fn bytes_after(&self, seq: Seq) -> u64 {
-        let runs = self.runs();
-        let Some(index) = runs.index_of(seq.next()) else { return 0 };
-        let within = runs.runs[index].offset(seq.next()).unwrap_or(0) as u64;
-        runs.bytes - runs.starts[index] - within
-    }
-}
+use super::reader::{LogReader, Shared, Tail};
+use super::record::Run;
+use super::{Bounds, Identity, LogStore, StoreError};
+use crate::types::{PrefixId, Seq, SeqRange};
 
 /// The log in memory: durable as long as the process lives.
 #[derive(Debug)]
 pub struct MemoryLog {
     reader: LogReader,
+    identity: Identity,
+    aside: Vec<SetAside>,
+}
+
+/// Entries that were moved out of a log in memory.
+#[derive(Clone, Debug)]
+pub struct SetAside {
+    /// The first of them.
+    pub from: Seq,
+    /// Why they went.
+    pub reason: String,
+    /// The entries.
+    pub runs: Vec<Run>,
 }
 
 impl MemoryLog {
     /// An empty log.
     pub fn new() -> Self {
-        MemoryLog { reader: LogReader { runs: Arc::default() } }
+        let shared = Shared::new(Tail::new(usize::MAX), None);
+        MemoryLog {
+            reader: LogReader::new(Arc::new(shared)),
+            identity: Identity::default(),
+            aside: Vec::new(),
+        }
+    }
+
+    /// What was moved out of the log since it was made, the oldest first.
+    pub fn aside(&self) -> &[SetAside] {
+        &self.aside
     }
 }
 
@@ -182,17 +51,14 @@ impl Default for MemoryLog {
 
 impl LogStore for MemoryLog {
     fn append(&mut self, run: Run) -> Result<(), StoreError> {
-        let mut runs = self.reader.runs();
-        let last = runs.last();
-        if run.range().first != last.next() {
-            return Err(StoreError::NotContiguous { first: run.range().first, last });
-        }
-        runs.push(run);
+        let mut tail = self.reader.tail();
+        StoreError::check_continues(&run, tail.bounds)?;
+        tail.push(run);
         Ok(())
     }
 
     fn make_durable(&mut self, up_to: Seq) -> Seq {
-        up_to.min(self.reader.bounds().last)
+        up_to.min(self.bounds().last)
     }
 
     fn bounds(&self) -> Bounds {
@@ -202,12 +68,50 @@ impl LogStore for MemoryLog {
     fn reader(&self) -> LogReader {
         self.reader.clone()
     }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn set_identity(&mut self, identity: Identity) -> Result<(), StoreError> {
+        self.identity = identity;
+        Ok(())
+    }
+
+    fn set_aside(&mut self, from: Seq, reason: &str) -> Result<u64, StoreError> {
+        let from = from.max(Seq::FIRST);
+        let bounds = self.bounds();
+        if from > bounds.last {
+            return Ok(0);
+        }
+        // An entry of the log in memory is always readable.
+        let before = self.reader.prefix_id(from.previous()).unwrap_or(PrefixId::EMPTY);
+        let bytes = bounds.bytes - self.reader.bytes_after(from.previous());
+        let runs = self.reader.tail().truncate(from, before, bytes);
+        self.aside.push(SetAside { from, reason: reason.to_owned(), runs });
+        Ok(bounds.last.distance_from(from.previous()))
+    }
+
+    fn repair(&mut self, run: Run) -> Result<(), StoreError> {
+        Err(StoreError::NotDamaged { range: run.range() })
+    }
+
+    fn damage(&self) -> Vec<SeqRange> {
+        Vec::new()
+    }
+
+    fn close(&mut self) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::record::{RunBuilder, take_record};
+    use crate::types::Epoch;
     use bytes::{Bytes, BytesMut};
 
     fn append(log: &mut MemoryLog, payloads: &[Vec<u8>]) {
@@ -272,6 +176,30 @@ mod tests {
             refused,
             Err(StoreError::NotContiguous { first: Seq::new(5), last: Seq::new(3) })
         );
+    }
+
+    #[test]
+    fn what_is_set_aside_leaves_the_log_and_stays_readable() {
+        let mut log = filled(100, 7);
+        let whole = log.reader();
+        let (at_40, at_100) = (whole.prefix_id(Seq::new(40)), whole.prefix_id(Seq::new(100)));
+        let after_40 = whole.bytes_after(Seq::new(40));
+        let bytes = whole.bounds().bytes;
+
+        assert_eq!(log.set_aside(Seq::new(41), "the master has others"), Ok(60));
+
+        let bounds = log.bounds();
+        assert_eq!((bounds.last, Some(bounds.tail)), (Seq::new(40), at_40));
+        assert_eq!(bounds.bytes, bytes - after_40);
+        assert_eq!(whole.record(Seq::new(41)), None);
+        let aside = &log.aside()[0];
+        assert_eq!(aside.runs.iter().map(|run| run.range().len()).sum::<u64>(), 60);
+        assert_eq!(aside.runs.last().map(Run::tail), at_100);
+        assert_eq!(log.set_aside(Seq::new(41), "again"), Ok(0));
+
+        let payloads: Vec<_> = (41..=50).map(payload).collect();
+        append(&mut log, &payloads);
+        assert_eq!(log.bounds().last, Seq::new(50));
     }
 
     #[test]

@@ -1,18 +1,25 @@
 //! The log as bytes: records, runs of records, and what keeps them.
 //!
 //! The driver appends and asks for durability through [`LogStore`]; everybody else reads through a
-//! cheap shared [`LogReader`]. In this version the only store is [`MemoryLog`]; a disk stands
-//! behind the same calls.
+//! cheap shared [`LogReader`]. There are two stores: [`MemoryLog`], and [`DiskLog`] over a small
+//! file-system trait ([`fs::Fs`]), under which the tests put one that fails.
 
+pub mod disk;
+#[doc(hidden)]
+pub mod faulty;
+pub mod fs;
 pub mod memory;
 pub mod provisional;
+mod reader;
 pub mod record;
 
-pub use memory::{LogReader, MemoryLog};
+pub use disk::{DiskEvent, DiskLog, DiskOptions, Fsync, OpenError, Opened, Recovery, SyncStats};
+pub use memory::MemoryLog;
 pub use provisional::Provisional;
+pub use reader::LogReader;
 pub use record::{Record, RecordError, Run, RunBuilder};
 
-use crate::types::{PrefixId, Seq, SeqRange};
+use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange};
 use bytes::Bytes;
 
 /// Where a log ends.
@@ -26,17 +33,34 @@ pub struct Bounds {
     pub bytes: u64,
 }
 
+/// What a node must not forget beside its entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The history the log belongs to; `None` for a virgin node.
+    pub log_id: Option<LogId>,
+    /// The highest epoch that the node promised to follow, or led.
+    pub epoch: Epoch,
+    /// The run of the master that the promise binds.
+    pub run_id: RunId,
+    /// The highest commit position known when this was written.
+    pub commit: Seq,
+    /// Whether the node can vouch for its log: it did not start empty or with a loss, or has since
+    /// reached the commit of its epoch.
+    pub vouches: bool,
+}
+
 /// What a store can do for the one task that owns the log.
-pub trait LogStore {
+pub trait LogStore: Send {
     /// Appends a run that continues the log. When this returns, readers see it; it is durable only
-    /// once [`LogStore::make_durable`] said so.
+    /// once [`LogStore::make_durable`] or the store's notifier said so.
     ///
     /// # Errors
-    /// The run does not continue the log; nothing changed.
+    /// The run does not continue the log, the disk is full, or the disk failed; nothing changed.
     fn append(&mut self, run: Run) -> Result<(), StoreError>;
 
-    /// Makes everything up to and including `up_to` durable, as far as this store can, and returns
-    /// the position that now is.
+    /// Asks that everything up to and including `up_to` becomes durable, and returns what is durable
+    /// now, at most `up_to`. In memory and under the policies `interval` and `never` that is all of
+    /// it; under `always` it is what syncs have covered so far, and the notifier tells the rest.
     fn make_durable(&mut self, up_to: Seq) -> Seq;
 
     /// Where the log ends.
@@ -44,12 +68,48 @@ pub trait LogStore {
 
     /// A handle for those who only read.
     fn reader(&self) -> LogReader;
+
+    /// Whether there certainly is room for another batch of 4 MiB and the largest record. After a
+    /// `false` the room is looked for again, at most twice a second.
+    fn has_room(&self) -> bool;
+
+    /// What the node must not forget.
+    fn identity(&self) -> &Identity;
+
+    /// Replaces it. Durable when this returns.
+    ///
+    /// # Errors
+    /// The disk failed; the old one is still there.
+    fn set_identity(&mut self, identity: Identity) -> Result<(), StoreError>;
+
+    /// Moves all entries from `from` on out of the log and keeps them aside; `Seq::FIRST` empties
+    /// it. Durable when this returns. Answers how many entries went.
+    ///
+    /// # Errors
+    /// The disk failed or is full; either nothing changed, or the next start finishes it.
+    fn set_aside(&mut self, from: Seq, reason: &str) -> Result<u64, StoreError>;
+
+    /// Fills a damaged range, or the first part of it, with a run from a peer. It must continue the
+    /// entry before and, where it ends the range, lead to the entry behind. The range is readable
+    /// and durable when it no longer is among [`LogStore::damage`]; the damaged file is kept.
+    ///
+    /// # Errors
+    /// The run does not fit there, or the disk failed or is full; nothing changed.
+    fn repair(&mut self, run: Run) -> Result<(), StoreError>;
+
+    /// The ranges that cannot be read, ascending. What waits to be repaired with more entries of the
+    /// same range is no longer among them.
+    fn damage(&self) -> Vec<SeqRange>;
+
+    /// Ends with everything on disk and a mark that says so. Nothing may be called afterwards but
+    /// what only reads.
+    fn close(&mut self);
 }
 
-/// Why a store did not take a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a store did not do what it was asked for. State unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The run begins elsewhere than the log ends. State unchanged.
+    /// The run begins elsewhere than the log ends.
     #[error("BUG: a run starting at {first} was appended to a log ending at {last}")]
     NotContiguous {
         /// Where the run begins.
@@ -57,6 +117,49 @@ pub enum StoreError {
         /// Where the log ends.
         last: Seq,
     },
+    /// The run continues another history than the log has.
+    #[error("BUG: the run {range} continues another entry than the log holds there")]
+    Unfit {
+        /// The run.
+        range: SeqRange,
+    },
+    /// The run was to repair what is whole, or not the first part of what is damaged.
+    #[error("{range} does not begin where a damaged range does")]
+    NotDamaged {
+        /// The run.
+        range: SeqRange,
+    },
+    /// No space is left.
+    #[error("no space is left on the disk: make room there, and the node goes on by itself")]
+    Full,
+    /// The disk failed.
+    #[error(
+        "cannot {what}: {error}; look at the disk and its file system, then start the node again"
+    )]
+    Failed {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        error: String,
+    },
+}
+
+impl StoreError {
+    fn failed(what: impl Into<String>, error: &std::io::Error) -> Self {
+        StoreError::Failed { what: what.into(), error: error.to_string() }
+    }
+
+    /// Whether a run continues a log that ends with `bounds`.
+    fn check_continues(run: &Run, bounds: Bounds) -> Result<(), StoreError> {
+        let range = run.range();
+        if range.first != bounds.last.next() {
+            return Err(StoreError::NotContiguous { first: range.first, last: bounds.last });
+        }
+        if run.before() != bounds.tail {
+            return Err(StoreError::Unfit { range });
+        }
+        Ok(())
+    }
 }
 
 /// Consecutive records as they lie in the log: shared, in as many pieces as they lie in.

@@ -5,7 +5,8 @@
 //!         4        body checksum     u32   CRC-32C of the body
 //!         8        digest            u64   chain digest up to and including this entry
 //!        16        body length       u32
-//!        20        flags             u16   bit 0: the body starts with a producer
+//!        20        flags             u16   bit 0: the body starts with a producer; bit 15: not an
+//!                                         entry but a control record, on disk only
 //!        22        reserved          u16   0
 //!        24        sequence number   u64
 //!        32        epoch             u64
@@ -21,10 +22,15 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::checksum::{crc32c, xxh64};
 use crate::limits::{PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_PRODUCER_BYTES_MAX};
+use crate::sabotage::{Bug, active};
 use crate::types::{Digest, Epoch, PrefixId, Seq, SeqRange};
 
 /// Flag: the body starts with a producer.
 const FLAG_PRODUCER: u16 = 1;
+
+/// Flag: not an entry but a control record, which exists on disk only: see `store::disk`. A run
+/// from elsewhere that has one is refused.
+pub(super) const FLAG_CONTROL: u16 = 1 << 15;
 
 /// A verified record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,18 +86,32 @@ pub enum RecordError {
     },
 }
 
-struct Header {
-    body_crc: u32,
-    digest: Digest,
-    body_len: usize,
-    flags: u16,
-    seq: Seq,
-    epoch: Epoch,
-    time_ms: u64,
+/// The fixed head of a record, its checksum right.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header {
+    pub(super) body_crc: u32,
+    pub(super) digest: Digest,
+    pub(super) body_len: usize,
+    pub(super) flags: u16,
+    /// 0 for an entry; which kind of control record.
+    pub(super) kind: u16,
+    pub(crate) seq: Seq,
+    pub(super) epoch: Epoch,
+    pub(super) time_ms: u64,
 }
 
 impl Header {
+    /// The head of an entry.
     fn decode(bytes: &[u8]) -> Result<Header, RecordError> {
+        let header = Header::decode_any(bytes)?;
+        if header.is_control() {
+            return Err(RecordError::BadLayout(header.seq));
+        }
+        Ok(header)
+    }
+
+    /// The head of an entry or of a control record.
+    pub(super) fn decode_any(bytes: &[u8]) -> Result<Header, RecordError> {
         let Some(mut header) = bytes.first_chunk::<RECORD_HEADER_BYTES>().map(|head| &head[..])
         else {
             return Err(RecordError::Truncated);
@@ -104,21 +124,54 @@ impl Header {
         let digest = Digest::new(header.get_u64_le());
         let body_len = header.get_u32_le() as usize;
         let flags = header.get_u16_le();
-        let reserved = header.get_u16_le();
+        let kind = header.get_u16_le();
         let seq = Seq::new(header.get_u64_le());
         let epoch = Epoch::new(header.get_u64_le());
         let time_ms = header.get_u64_le();
         if body_len > PAYLOAD_BYTES_MAX + RECORD_PRODUCER_BYTES_MAX
-            || flags & !FLAG_PRODUCER != 0
-            || reserved != 0
+            || flags & !(FLAG_PRODUCER | FLAG_CONTROL) != 0
+            || (flags & FLAG_CONTROL == 0 && kind != 0)
         {
             return Err(RecordError::BadLayout(seq));
         }
-        Ok(Header { body_crc, digest, body_len, flags, seq, epoch, time_ms })
+        Ok(Header { body_crc, digest, body_len, flags, kind, seq, epoch, time_ms })
     }
 
-    fn record_len(&self) -> usize {
+    pub(crate) fn is_control(&self) -> bool {
+        self.flags & FLAG_CONTROL != 0
+    }
+
+    pub(super) fn prefix_id(&self) -> PrefixId {
+        PrefixId { epoch: self.epoch, digest: self.digest }
+    }
+
+    pub(super) fn record_len(&self) -> usize {
         RECORD_HEADER_BYTES + self.body_len
+    }
+
+    /// Whether `record`, whose head this is, is entry `expected` and whole, and continues `before`
+    /// if that is known.
+    pub(super) fn check(
+        &self,
+        record: &[u8],
+        expected: Seq,
+        before: Option<PrefixId>,
+    ) -> Result<(), RecordError> {
+        if self.seq != expected {
+            return Err(RecordError::BadSeq { expected, found: self.seq });
+        }
+        if crc32c(&record[RECORD_HEADER_BYTES..]) != self.body_crc {
+            return Err(RecordError::BadBody(self.seq));
+        }
+        self.payload_at(&record[RECORD_HEADER_BYTES..])?;
+        let Some(before) = before else { return Ok(()) };
+        if self.epoch < before.epoch {
+            return Err(RecordError::BadEpoch(self.seq));
+        }
+        if xxh64(&record[16..], before.digest.value()) != self.digest.value() {
+            return Err(RecordError::BadDigest(self.seq));
+        }
+        Ok(())
     }
 
     /// Where the payload starts in the body.
@@ -193,19 +246,7 @@ impl Run {
             let rest = &bytes[at..];
             let header = Header::decode(rest)?;
             let record = rest.get(..header.record_len()).ok_or(RecordError::Truncated)?;
-            if header.seq != expected {
-                return Err(RecordError::BadSeq { expected, found: header.seq });
-            }
-            if crc32c(&record[RECORD_HEADER_BYTES..]) != header.body_crc {
-                return Err(RecordError::BadBody(header.seq));
-            }
-            header.payload_at(&record[RECORD_HEADER_BYTES..])?;
-            if header.epoch < tail.epoch {
-                return Err(RecordError::BadEpoch(header.seq));
-            }
-            if xxh64(&record[16..], tail.digest.value()) != header.digest.value() {
-                return Err(RecordError::BadDigest(header.seq));
-            }
+            header.check(record, expected, Some(tail))?;
             offsets.push(at as u32); // Frames are shorter than 4 GiB: see FRAME_BODY_BYTES_MAX.
             if header.epoch != tail.epoch {
                 epochs.push((header.epoch, header.seq));
@@ -306,6 +347,39 @@ impl Run {
         })
     }
 
+    /// The earlier part of the run, up to but without `end`; `None` if nothing is left.
+    pub fn split_until(self, end: Seq) -> Option<Run> {
+        if end >= self.range.end {
+            return Some(self);
+        }
+        if end <= self.range.first {
+            return None;
+        }
+        let at = self.offset(end)?;
+        let kept = end.distance_from(self.range.first) as usize;
+        let tail = self.prefix_id(end.previous())?;
+        Some(Run {
+            range: SeqRange::new(self.range.first, end),
+            before: self.before,
+            tail,
+            epochs: self.epochs.into_iter().filter(|&(_, start)| start < end).collect(),
+            offsets: self.offsets[..kept].to_vec(),
+            bytes: self.bytes.slice(..at),
+        })
+    }
+
+    /// The bytes of the whole run.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The first record that starts at or behind byte `at`: its number and where it starts.
+    pub(super) fn record_from(&self, at: usize) -> Option<(Seq, usize)> {
+        let index = self.offsets.partition_point(|&offset| (offset as usize) < at);
+        let offset = *self.offsets.get(index)? as usize;
+        Some((self.range.first.plus(index as u64), offset))
+    }
+
     /// Joins runs that follow one another into one piece of memory.
     pub(super) fn concat(runs: &[Run]) -> Option<Run> {
         let (first, last) = (runs.first()?, runs.last()?);
@@ -345,7 +419,7 @@ impl RunBuilder {
     pub fn new(arena: &mut BytesMut, last: Seq, before: PrefixId) -> Self {
         RunBuilder {
             before,
-            tail: before,
+            tail: if active(Bug::ChainBroken) { PrefixId::EMPTY } else { before },
             first: last.next(),
             next: last.next(),
             epochs: Vec::new(),
@@ -469,6 +543,26 @@ mod tests {
         let before = run.prefix_id(Seq::FIRST).expect("entry 1 is in the run");
         assert_eq!(Run::verify(bytes, Seq::new(2), 2, before), Ok(part));
         assert_eq!(run.split_from(Seq::new(4)), None);
+    }
+
+    #[test]
+    fn the_earlier_part_of_a_run_is_a_run() {
+        let run = three_entries();
+        let part = run.clone().split_until(Seq::new(3)).expect("two entries are left");
+        let bytes = part.slice(part.range());
+        assert_eq!(Run::verify(bytes, Seq::FIRST, 2, PrefixId::EMPTY), Ok(part));
+        assert_eq!(run.clone().split_until(Seq::new(4)), Some(run.clone()));
+        assert_eq!(run.split_until(Seq::FIRST), None);
+    }
+
+    #[test]
+    fn a_control_record_is_refused_from_elsewhere() {
+        let mut bytes = three_entries().bytes().to_vec();
+        bytes[21] |= 0x80;
+        let checksum = crc32c(&bytes[4..RECORD_HEADER_BYTES]).to_le_bytes();
+        bytes[..4].copy_from_slice(&checksum);
+        let result = Run::verify(bytes.into(), Seq::FIRST, 3, PrefixId::EMPTY);
+        assert_eq!(result, Err(RecordError::BadLayout(Seq::FIRST)));
     }
 
     #[test]

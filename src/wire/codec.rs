@@ -1,7 +1,7 @@
 //! What is in the body of each frame: one struct per message, and the only use of bincode.
 //!
 //! A body is a *head*, written by bincode's `standard()` configuration (little-endian, variable
-//! length integers, see `protocol.md`), and for five frame types a *tail* of raw bytes behind it:
+//! length integers, see `protocol.md`), and for six frame types a *tail* of raw bytes behind it:
 //! records or payloads, which are never copied into a structure. bincode is pinned exactly; the
 //! golden vectors in `tests/testdata/wire` freeze the bytes, so that it can be exchanged.
 
@@ -117,6 +117,42 @@ pub struct AppendHead {
     pub previous_digest: u64,
     /// The levels when the frame was made.
     pub levels: Levels,
+}
+
+/// The last entry that the master's log and the secondary's have in common: what the secondary has
+/// behind it is to be set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Align {
+    /// The master's epoch.
+    pub epoch: u64,
+    /// The entry; 0 if they have none in common.
+    pub last: u64,
+    /// Epoch of that entry in the master's log; 0 if there is none.
+    pub last_epoch: u64,
+    /// Chain digest there; 0 if there is none.
+    pub last_digest: u64,
+}
+
+/// Asks a secondary for entries of its log, to adopt or to repair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Fetch {
+    /// The master's epoch.
+    pub epoch: u64,
+    /// The first entry wanted.
+    pub first: u64,
+    /// The last entry wanted; the answer may end before it.
+    pub last: u64,
+}
+
+/// Head of a FETCHED; the tail is `count` records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FetchedHead {
+    /// The epoch promised.
+    pub epoch: u64,
+    /// As asked for.
+    pub first: u64,
+    /// How many records there are; 0 if the first is not there or cannot be read.
+    pub count: u32,
 }
 
 /// A range of entries held, both ends included.
@@ -452,6 +488,8 @@ messages! {
         Nack(Nack) = 0x12,
         Heartbeat(Heartbeat) = 0x13,
         HeartbeatAck(HeartbeatAck) = 0x14,
+        Align(Align) = 0x15,
+        Fetch(Fetch) = 0x16,
         AppendReply(AppendReply) = 0x41,
         WaitRequest(WaitRequest) = 0x42,
         ReadRequest(ReadRequest) = 0x43,
@@ -461,6 +499,7 @@ messages! {
     }
     tailed {
         Append(AppendHead) = 0x10,
+        Fetched(FetchedHead) = 0x17,
         AppendRequest(AppendRequest) = 0x40,
         Entries(EntriesHead) = 0x46,
         Command(CommandHead) = 0x48,
@@ -471,6 +510,11 @@ messages! {
 /// An APPEND whose records lie in several shared pieces.
 pub fn encode_append(head: &AppendHead, records: Vec<Bytes>) -> OutFrame {
     OutFrame::seal(0x10, encode_head(head), records)
+}
+
+/// A FETCHED whose records lie in several shared pieces.
+pub fn encode_fetched(head: &FetchedHead, records: Vec<Bytes>) -> OutFrame {
+    OutFrame::seal(0x17, encode_head(head), records)
 }
 
 /// An ENTRIES whose records lie in several shared pieces.

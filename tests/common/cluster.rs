@@ -34,6 +34,7 @@ pub struct Setup {
     settings: Vec<(String, String)>,
     master_flags: Vec<String>,
     faults: bool,
+    disk: bool,
 }
 
 impl Setup {
@@ -59,6 +60,12 @@ impl Setup {
     /// Puts a proxy between the master and the secondary `id`.
     pub fn proxied(mut self, id: &str) -> Setup {
         self.proxied.push(id.to_owned());
+        self
+    }
+
+    /// Keeps the logs on disk, in a directory that goes with the cluster.
+    pub fn on_disk(mut self) -> Setup {
+        self.disk = true;
         self
     }
 
@@ -93,23 +100,32 @@ impl Setup {
             .flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")])
             .collect();
         let faults = self.faults.then(|| "--faults".to_owned());
-        let secondary_args: Vec<String> = settings.iter().cloned().chain(faults).collect();
+        let data = self.disk.then(|| tempfile::tempdir().expect("a temporary directory"));
+        let store = |id: &str| match &data {
+            None => vec!["--memory".to_owned()],
+            Some(data) => {
+                let dir = data.path().join(id).to_str().expect("a path of ours").to_owned();
+                vec!["--data-dir".to_owned(), dir]
+            }
+        };
+        let common_args: Vec<String> = settings.iter().cloned().chain(faults).collect();
         let seat = |number: usize| {
             let id = format!("s{number}");
+            let secondary_args = [common_args.clone(), store(&id)].concat();
             let node = (!self.absent.contains(&id))
                 .then(|| Node::secondary(&id, SocketAddr::new(ip, 0), &secondary_args));
             let addr = node.as_ref().map_or_else(|| reserve_addr(ip), |node| node.ready.wire);
             let proxy = self.proxied.contains(&id).then(|| Proxy::to(ip, addr));
-            Seat { id, addr, node, proxy, args: secondary_args.clone() }
+            Seat { id, addr, node, proxy, args: secondary_args }
         };
         let seats: Vec<Seat> = (1..=self.secondaries).map(seat).collect();
-        let mut args = self.master_flags;
+        let mut args = [self.master_flags, store("master")].concat();
         for seat in &seats {
             let addr = seat.proxy.as_ref().map_or(seat.addr, |proxy| proxy.addr);
             args.extend(["--secondary".to_owned(), format!("{}={addr}", seat.id)]);
         }
         args.extend(settings);
-        Cluster { master: Node::master(ip, &args), ip, master_args: args, seats }
+        Cluster { master: Node::master(ip, &args), ip, master_args: args, seats, data }
     }
 }
 
@@ -123,7 +139,7 @@ impl Node {
     #[track_caller]
     fn master(ip: IpAddr, args: &[String]) -> Node {
         let any = SocketAddr::new(ip, 0).to_string();
-        let mut command = replog(["master", "--memory", "--listen", &any, "--gateway", &any]);
+        let mut command = replog(["master", "--listen", &any, "--gateway", &any]);
         command.args(args);
         Node::start("master", command)
     }
@@ -131,7 +147,7 @@ impl Node {
     #[track_caller]
     fn secondary(id: &str, listen: SocketAddr, args: &[String]) -> Node {
         let any = SocketAddr::new(listen.ip(), 0).to_string();
-        let mut command = replog(["secondary", "--memory", "--id", id, "--gateway", &any]);
+        let mut command = replog(["secondary", "--id", id, "--gateway", &any]);
         command.args(["--listen", &listen.to_string()]).args(args);
         Node::start(id, command)
     }
@@ -159,6 +175,7 @@ pub struct Cluster {
     ip: IpAddr,
     master_args: Vec<String>,
     seats: Vec<Seat>,
+    data: Option<tempfile::TempDir>,
 }
 
 impl Cluster {
@@ -172,6 +189,7 @@ impl Cluster {
             settings: vec![],
             master_flags: vec![],
             faults: true,
+            disk: false,
         };
         setup
             .set("cluster.heartbeat_interval", "200ms")
@@ -182,7 +200,11 @@ impl Cluster {
     /// A secondary that no master has spoken to.
     #[track_caller]
     pub fn lone_secondary() -> Node {
-        Node::secondary("s1", SocketAddr::new(loopback(), 0), &["--faults".to_owned()])
+        Node::secondary(
+            "s1",
+            SocketAddr::new(loopback(), 0),
+            &["--faults".to_owned(), "--memory".to_owned()],
+        )
     }
 
     /// The running secondary `id`.
@@ -231,6 +253,30 @@ impl Cluster {
     pub fn restart_master(&mut self) {
         self.master.process.kill();
         self.master = Node::master(self.ip, &self.master_args);
+    }
+
+    /// Starts a killed master again, with further flags for this time.
+    #[track_caller]
+    pub fn start_master_with(&mut self, flags: &[&str]) {
+        let mut args = self.master_args.clone();
+        args.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self.master = Node::master(self.ip, &args);
+    }
+
+    /// Starts another master of the same roster, with a store of its own, beside the first.
+    #[track_caller]
+    pub fn second_master(&self) -> Node {
+        let mut args = self.master_args.clone();
+        if let Some(at) = args.iter().position(|arg| arg == "--data-dir") {
+            args[at + 1] += "-2";
+        }
+        Node::master(self.ip, &args)
+    }
+
+    /// The data directory of a node whose log is on disk.
+    #[track_caller]
+    pub fn dir(&self, id: &str) -> std::path::PathBuf {
+        self.data.as_ref().expect("the logs are on disk").path().join(id)
     }
 
     /// Stops the process of the secondary `id`; its connections stay open.

@@ -3,7 +3,9 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,8 +14,19 @@ use super::fields::Fields;
 use super::wait::{DEADLINE, wait_until};
 
 /// `replog` with `args`, untouched by the environment of whoever runs the tests.
+///
+/// A node that is not told where its log lives keeps it below a working directory of its own.
 pub fn replog(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
-    quiet_command(env!("CARGO_BIN_EXE_replog"), args)
+    static NODES: AtomicU32 = AtomicU32::new(0);
+    let mut command = quiet_command(env!("CARGO_BIN_EXE_replog"), args);
+    if command.get_args().next().is_some_and(|role| role == "master" || role == "secondary") {
+        let number = NODES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("node-{}-{number}", std::process::id());
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&dir).expect("a directory can be made");
+        command.current_dir(dir);
+    }
+    command
 }
 
 /// `replog-cli` with `args`.

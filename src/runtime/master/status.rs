@@ -8,13 +8,6 @@ use crate::types::Time;
 impl MasterDriver {
     pub(super) fn status(&self, now: Time) -> Status {
         let engine = &self.engine;
-        let awaited = engine.secondaries().iter().zip(&self.peers);
-        let awaiting: Vec<_> = awaited
-            .filter(|(progress, _)| {
-                engine.mode() == Mode::Recovering && !progress.accepted && progress.answer.is_none()
-            })
-            .map(|(_, peer)| peer.id.as_str())
-            .collect();
         let node = NodeStatus {
             id: self.node.id.to_string(),
             role: "master",
@@ -27,8 +20,11 @@ impl MasterDriver {
             log_id: engine.log_id(),
             uptime: now.since(Time::ZERO),
             waiting: engine.waiting(),
-            aside: 0,
-            awaiting: awaiting.join(","),
+            store: self.log.kind(),
+            fsync: self.log.fsync(),
+            damaged: self.log.damaged(),
+            aside: self.log.aside_files(),
+            awaiting: self.awaited(),
         };
         let recovering = engine.mode() == Mode::Recovering;
         let secondary = |(peer, progress): (&Peer, &crate::engine::progress::Progress)| {

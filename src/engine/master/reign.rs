@@ -1,0 +1,424 @@
+//! How a master comes to lead: asking, promises, adoption; and how others are made to follow.
+
+use super::super::effect::Effect;
+use super::super::health::Health;
+use super::super::progress::{HelloFacts, Link};
+use super::super::startup::{self, Start, Verdict};
+use super::{Master, MasterConfig, Mode};
+use crate::codes::RefuseCode;
+use crate::engine::SessionId;
+use crate::engine::secondary::EPOCH_STEP_MAX;
+use crate::limits::ROSTER_WAIT;
+use crate::sabotage::{Bug, active};
+use crate::types::{Epoch, LogId, NodeIndex, Seq, SeqRange, Time};
+
+/// How far a master has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reign {
+    /// It has no history and asks whether there is one.
+    Asking,
+    /// It asks the others to promise its epoch.
+    Promising,
+    /// It fetches the tail of another's log.
+    Adopting {
+        /// Whose.
+        from: NodeIndex,
+        /// By this connection.
+        session: SessionId,
+        /// Up to and including.
+        until: Seq,
+    },
+    /// It numbers entries.
+    Leading,
+}
+
+impl Master {
+    /// How far it has come.
+    pub fn reign(&self) -> Reign {
+        self.reign
+    }
+
+    /// Whose answer a start waits for; nobody once it leads.
+    pub fn awaited(&self) -> Vec<NodeIndex> {
+        if self.reign == Reign::Leading {
+            return Vec::new();
+        }
+        let missing = |progress: &super::Progress| match (self.reign, progress.promise()) {
+            (Reign::Asking, _) => progress.answer.is_none(),
+            (_, Some(facts)) => !self.own.whole && !facts.vouches,
+            (_, None) => true,
+        };
+        let all = self.secondaries.iter().enumerate();
+        let awaited = all.filter(|(_, progress)| missing(progress));
+        awaited.map(|(at, _)| NodeIndex::secondary(at)).collect()
+    }
+
+    /// Goes as far as what is known allows.
+    pub(super) fn try_start(&mut self, now: Time) {
+        match self.reign {
+            Reign::Asking => self.ask(now),
+            Reign::Promising => self.count_promises(now),
+            Reign::Adopting { .. } | Reign::Leading => {}
+        }
+    }
+
+    fn ask(&mut self, now: Time) {
+        let MasterConfig { quorum, bootstrap, .. } = self.config;
+        let start =
+            startup::judge(now, self.started, &self.own, quorum, bootstrap, &self.secondaries);
+        match start {
+            Start::Wait | Start::Torn => {}
+            Start::Continue { log_id, epoch } => {
+                self.log_id = Some(log_id);
+                self.seek_promises(epoch);
+                self.count_promises(now);
+            }
+            Start::Begin { epoch } => {
+                let log_id = self.fresh_log_id;
+                self.log_id = Some(log_id);
+                self.epoch = epoch;
+                self.own.whole = true;
+                self.effects.push_back(Effect::Keep { log_id, epoch, vouches: true });
+                self.effects.push_back(Effect::BeginHistory { log_id, epoch });
+                self.lead(now);
+            }
+        }
+    }
+
+    /// Asks everybody for the promise of an epoch, which is kept first: a number once sent names
+    /// this process for ever.
+    fn seek_promises(&mut self, epoch: Epoch) {
+        let log_id = self.log_id.expect("BUG: an epoch belongs to a history");
+        self.epoch = epoch;
+        self.reign = Reign::Promising;
+        self.effects.push_back(Effect::Keep { log_id, epoch, vouches: self.own.whole });
+        for progress in &mut self.secondaries {
+            progress.promised = false;
+            if let Link::Down = progress.link {
+                // At once, whatever the interval of heartbeats: the wait for the roster is short.
+                progress.heartbeat_at = self.started;
+            }
+        }
+        self.introduce_all();
+    }
+
+    fn introduce_all(&mut self) {
+        for to in self.indices() {
+            if let Link::Introduced(session) = self.progress(to).link {
+                self.effects.push_back(Effect::Introduce { to, session });
+            }
+        }
+    }
+
+    /// A secondary refused our epoch, because it promised another one. A starting master asks again
+    /// with a higher one; one that leads is deposed.
+    pub(super) fn handle_promised_elsewhere(&mut self, by: NodeIndex, epoch: Epoch) {
+        match self.reign {
+            Reign::Asking => {}
+            Reign::Promising | Reign::Adopting { .. } => {
+                let step = epoch.number().saturating_sub(self.epoch.number());
+                if epoch >= self.epoch && step < EPOCH_STEP_MAX {
+                    self.seek_promises(epoch.next());
+                }
+            }
+            Reign::Leading if epoch > self.epoch => {
+                // Nothing is numbered any more, not even what came in together with this news.
+                self.stopping = true;
+                self.answer_all(super::super::waiters::Verdict::Unknown);
+                self.effects.push_back(Effect::Deposed { by, epoch });
+            }
+            Reign::Leading => {}
+        }
+    }
+
+    /// A secondary answered our leading HELLO while we do not lead yet.
+    pub(super) fn take_promise(
+        &mut self,
+        now: Time,
+        from: NodeIndex,
+        session: SessionId,
+        facts: HelloFacts,
+    ) {
+        if let Some(code) = self.not_our_reign(&facts) {
+            self.effects.push_back(Effect::Close { to: from, session, code });
+            return self.refuse(from, code);
+        }
+        let compared_at = self.last;
+        let progress = self.progress(from);
+        progress.reset_link(Link::Introduced(session));
+        progress.answer = Some(facts);
+        progress.promised = true;
+        progress.compared_at = compared_at;
+        self.alive(from);
+        self.try_start(now);
+    }
+
+    fn not_our_reign(&self, facts: &HelloFacts) -> Option<RefuseCode> {
+        if facts.log_id != self.log_id {
+            Some(RefuseCode::ForeignLog)
+        } else if (facts.epoch, facts.run_id) != (self.epoch, self.run_id) {
+            Some(RefuseCode::StaleEpoch)
+        } else {
+            None
+        }
+    }
+
+    fn count_promises(&mut self, now: Time) {
+        let MasterConfig { quorum, accept_data_loss, .. } = self.config;
+        let verdict = startup::judge_promises(
+            now,
+            self.started,
+            &self.own,
+            quorum,
+            accept_data_loss,
+            &self.secondaries,
+        );
+        match verdict {
+            Verdict::Wait => {}
+            Verdict::Lead => self.lead(now),
+            Verdict::Adopt { from } => self.adopt(now, from),
+        }
+    }
+
+    fn adopt(&mut self, now: Time, from: NodeIndex) {
+        let progress = &self.secondaries[from.as_usize() - 1];
+        let (Link::Introduced(session), Some(facts)) = (progress.link, progress.answer) else {
+            return;
+        };
+        if progress.compared_at != self.last {
+            // What was common was found with a log that has changed since: asked once more.
+            if !std::mem::replace(&mut self.progress(from).comparing, true) {
+                self.effects.push_back(Effect::Introduce { to: from, session });
+            }
+            return;
+        }
+        if facts.common < self.last {
+            // Ours has entries that the longer log does not: they go aside, unless they were
+            // committed, which would mean that a majority lost them.
+            if facts.common < self.own.commit {
+                self.set_damaged(true);
+                return;
+            }
+            let first = facts.common.next();
+            self.effects.push_back(Effect::SetAside { from: first });
+            (self.last, self.written) = (facts.common, facts.common);
+            self.stored = self.stored.min(facts.common);
+            // Which epoch the log ends with is not known here: lower than any is safe to say.
+            (self.own.last, self.own.tail_epoch) = (facts.common, Epoch::ZERO);
+            self.own.whole = false;
+            self.update_levels();
+        }
+        let until = facts.stored;
+        self.reign = Reign::Adopting { from, session, until };
+        self.fetch_next(now);
+    }
+
+    fn fetch_next(&mut self, now: Time) {
+        let Reign::Adopting { from, session, until } = self.reign else { return };
+        if self.written < until {
+            let range = SeqRange::inclusive(self.written.next(), until);
+            self.effects.push_back(Effect::Fetch { from, session, range });
+        } else {
+            self.lead_if_durable(now);
+        }
+    }
+
+    /// Whether entries were asked for on this connection.
+    pub fn awaits_entries(&self, of: NodeIndex, on: SessionId) -> bool {
+        let adopts = matches!(self.reign, Reign::Adopting { from, session, .. } if (from, session) == (of, on));
+        adopts || self.repairing == Some((of, on))
+    }
+
+    /// What was fetched is written to the own log, up to and including `up_to`, which `tail_epoch`
+    /// numbered.
+    pub fn handle_adopted(&mut self, now: Time, up_to: Seq, tail_epoch: Epoch) {
+        assert!(up_to > self.written, "BUG: nothing new was adopted");
+        (self.last, self.written) = (up_to, up_to);
+        (self.own.last, self.own.tail_epoch, self.own.whole) = (up_to, tail_epoch, false);
+        self.effects.push_back(Effect::MakeDurable { up_to });
+        self.fetch_next(now);
+    }
+
+    /// What was adopted must not be lost again before anything is numbered behind it.
+    pub(super) fn lead_if_durable(&mut self, now: Time) {
+        if let Reign::Adopting { until, .. } = self.reign
+            && self.stored >= until
+        {
+            // Who answered meanwhile may hold more, and who answered before may be gone.
+            self.reign = Reign::Promising;
+            self.count_promises(now);
+        }
+    }
+
+    /// What was fetched does not continue the own log, or cannot be had: that answer is worth
+    /// nothing.
+    pub fn handle_fetch_failed(&mut self, from: NodeIndex, session: SessionId) {
+        if self.progress(from).link.session() == Some(session) {
+            self.effects.push_back(Effect::Close { to: from, session, code: RefuseCode::Diverged });
+            self.refuse(from, RefuseCode::Diverged);
+        }
+        self.adoption_broke(from, session);
+    }
+
+    /// The connection that the tail came from is gone: its answer counts again when it is back.
+    pub(super) fn adoption_broke(&mut self, of: NodeIndex, broken: SessionId) {
+        if self.repairing == Some((of, broken)) {
+            self.repairing = None;
+            self.try_repair();
+        }
+        if let Reign::Adopting { from, session, .. } = self.reign
+            && (from, session) == (of, broken)
+        {
+            self.reign = Reign::Promising;
+        }
+    }
+
+    fn lead(&mut self, now: Time) {
+        self.reign = Reign::Leading;
+        let heard = self.secondaries.iter().filter_map(|s| s.promise().map(|facts| facts.commit));
+        let heard = heard.filter(|_| !active(Bug::AnswersCommitIgnored));
+        let commit = heard.max().unwrap_or(Seq::ZERO).max(self.own.commit);
+        // From now on a promise shows in following.
+        self.secondaries.iter_mut().for_each(|progress| progress.promised = false);
+        // A commit beyond the log was lost by so many that nobody is left to say what it was.
+        self.levels.commit = commit.min(self.last);
+        if let (false, Some(log_id)) = (self.own.whole, self.log_id) {
+            // So many answered that nothing can be missing any more.
+            self.own.whole = true;
+            self.effects.push_back(Effect::Keep { log_id, epoch: self.epoch, vouches: true });
+        }
+        self.effects.push_back(Effect::BeginReign { epoch: self.epoch, last: self.last });
+        self.introduce_all();
+        self.settle_at = Some(now.after(ROSTER_WAIT));
+        self.update_levels();
+        self.update_mode();
+    }
+
+    /// Judges a secondary's answer to the HELLO of a master that leads.
+    pub(super) fn judge_promise(
+        &mut self,
+        now: Time,
+        to: NodeIndex,
+        session: SessionId,
+        facts: HelloFacts,
+    ) {
+        if let Some(code) = self.not_our_reign(&facts) {
+            self.effects.push_back(Effect::Close { to, session, code });
+            return self.refuse(to, code);
+        }
+        let prefix = facts.stored <= self.written && facts.ours == Some(facts.tail);
+        if !prefix {
+            return self.align(to, session, facts);
+        }
+        self.progress(to).become_following(session, facts.stored);
+        self.effects.push_back(Effect::Following { to, stored: facts.stored });
+        self.alive(to);
+        self.update_levels();
+        if facts.stored > Seq::ZERO {
+            self.collect_received(SeqRange::inclusive(Seq::FIRST, facts.stored));
+            self.answer_released(super::super::waiters::Verdict::Met);
+        }
+        self.update_mode();
+        self.try_repair();
+        self.pump(now, to);
+    }
+
+    /// Its log is not a prefix of ours: what it has behind the last common entry goes aside, or it
+    /// says that it cannot be.
+    fn align(&mut self, to: NodeIndex, session: SessionId, facts: HelloFacts) {
+        let code = if facts.stored > self.written {
+            RefuseCode::AheadOfMaster
+        } else {
+            RefuseCode::Diverged
+        };
+        let progress = self.progress(to);
+        if progress.aligned == Some((session, facts.common)) {
+            // It was told so once and comes back as it was.
+            self.effects.push_back(Effect::Close { to, session, code });
+            return self.refuse(to, code);
+        }
+        progress.reset_link(Link::Introduced(session));
+        progress.aligned = Some((session, facts.common));
+        progress.accepted = false;
+        self.alive(to);
+        self.update_levels();
+        self.update_mode();
+        self.effects.push_back(Effect::Align { to, session, last: facts.common });
+    }
+
+    pub(super) fn refuse(&mut self, to: NodeIndex, code: RefuseCode) {
+        let progress = self.progress(to);
+        progress.reset_link(Link::Down);
+        progress.accepted = false;
+        progress.promised = false;
+        progress.refused = Some(code);
+        let from = progress.health.health();
+        if progress.health.refused() {
+            self.effects.push_back(Effect::HealthChanged { of: to, from, to: Health::Unhealthy });
+        }
+        // What it holds counts no more: the levels must say so before anybody asks.
+        self.update_levels();
+        self.update_mode();
+    }
+
+    pub(super) fn update_mode(&mut self) {
+        let present = self.present();
+        let enough = present >= self.config.quorum;
+        let enough = enough || active(Bug::ReadOnlyNotEntered);
+        let settling = self.mode == Mode::Recovering && (self.settle_at.is_some() && !enough);
+        let from = self.mode;
+        let to = match self.reign {
+            _ if self.damaged => Mode::Damaged,
+            Reign::Leading if settling => return,
+            Reign::Leading if enough => Mode::Normal,
+            Reign::Leading => Mode::ReadOnly,
+            _ => Mode::Recovering,
+        };
+        if self.reign == Reign::Leading {
+            self.settle_at = None;
+        }
+        if from != to {
+            self.mode = to;
+            self.effects.push_back(Effect::ModeChanged { from, to, present });
+        }
+    }
+
+    pub(super) fn set_damaged(&mut self, damaged: bool) {
+        self.damaged = damaged;
+        self.update_mode();
+    }
+
+    /// These entries of the own log cannot be read; `None`: all can again. A damaged master numbers
+    /// nothing until it is repaired from a secondary.
+    pub fn handle_damage(&mut self, damage: Option<SeqRange>) {
+        self.damage = damage;
+        self.repairing = None;
+        self.set_damaged(damage.is_some());
+        self.try_repair();
+    }
+
+    /// What of the own log cannot be read.
+    pub fn damage(&self) -> Option<SeqRange> {
+        self.damage
+    }
+
+    /// Fetches what is damaged from whoever holds it.
+    pub(super) fn try_repair(&mut self) {
+        let (Some(range), None, Reign::Leading) = (self.damage, self.repairing, self.reign) else {
+            return;
+        };
+        let source = self.secondaries.iter().enumerate().find_map(|(at, progress)| {
+            let Link::Following(session) = progress.link else { return None };
+            (progress.stored >= range.last()).then_some((NodeIndex::secondary(at), session))
+        });
+        if let Some((from, session)) = source {
+            self.repairing = Some((from, session));
+            self.effects.push_back(Effect::Fetch { from, session, range });
+        }
+    }
+
+    /// The history that this master leads or means to lead.
+    pub fn log_id(&self) -> Option<LogId> {
+        self.log_id
+    }
+}

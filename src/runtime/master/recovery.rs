@@ -1,0 +1,147 @@
+//! How the master's driver carries out a start, an adoption and a repair.
+
+use bytes::Bytes;
+use tracing::{debug, error, info, warn};
+
+use super::MasterDriver;
+use crate::codes::RefuseCode;
+use crate::engine::{Reign, SessionId};
+use crate::runtime::link::Kind;
+use crate::runtime::node::NodeError;
+use crate::store::{Identity, Run};
+use crate::types::{NodeIndex, Seq, Time};
+use crate::wire::{Message, codec};
+
+impl MasterDriver {
+    /// Writes down what must never be forgotten.
+    pub(super) fn keep(&mut self, identity: Identity) {
+        if let Err(error) = self.log.store_mut().set_identity(identity) {
+            self.fail(error);
+        }
+    }
+
+    pub(super) fn set_aside(&mut self, from: Seq) {
+        match self
+            .log
+            .store_mut()
+            .set_aside(from, "the log that is adopted has other entries there")
+        {
+            Ok(count) => warn!(seq = %from, count, "entries moved aside"),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    pub(super) fn align(&mut self, now: Time, to: NodeIndex, last: Seq) {
+        let Some(id) = self.node.log.prefix_id(last) else {
+            // It became unreadable a moment ago: judged again with the next introduction.
+            return self.close(to, RefuseCode::Diverged);
+        };
+        let peer = self.peer(to);
+        warn!(peer = %peer.id, seq = %last, "its log differs behind this entry");
+        peer.introducing = true;
+        peer.leading = true;
+        let align = codec::Align {
+            epoch: self.engine.epoch().number(),
+            last: last.number(),
+            last_epoch: id.epoch.number(),
+            last_digest: id.digest.value(),
+        };
+        self.push(now, to, Kind::Control, &Message::Align(align));
+    }
+
+    /// Entries that were asked for: to be adopted, or to mend what is damaged.
+    pub(super) fn fetched(
+        &mut self,
+        now: Time,
+        from: NodeIndex,
+        session: SessionId,
+        head: codec::FetchedHead,
+        records: Bytes,
+    ) {
+        let first = Seq::new(head.first);
+        let before = self.node.log.prefix_id(first.previous());
+        let run = before
+            .filter(|_| head.count > 0 && head.first > 0)
+            .and_then(|before| Run::verify(records, first, u64::from(head.count), before).ok());
+        let Some(run) = run else {
+            let peer = &self.peers[from.as_usize() - 1].id;
+            warn!(%peer, seq = %first, "what was fetched does not fit this log");
+            return self.engine.handle_fetch_failed(from, session);
+        };
+        let (range, tail) = (run.range(), run.tail());
+        if let Reign::Adopting { .. } = self.engine.reign() {
+            if first != self.log.store().bounds().last.next() {
+                return self.engine.handle_fetch_failed(from, session);
+            }
+            debug!(seq = %range, "adopted");
+            match self.log.store_mut().append(run) {
+                Ok(()) => self.engine.handle_adopted(now, range.last(), tail.epoch),
+                Err(error) => self.fail(error),
+            }
+        } else {
+            match self.log.store_mut().repair(run) {
+                Ok(()) => {
+                    warn!(seq = %range, "repaired from a secondary");
+                    self.engine.handle_damage(None);
+                    self.note_damage();
+                }
+                // Asked again on the next connection, not at once and for ever.
+                Err(error) => warn!(seq = %range, %error, "not repaired"),
+            }
+        }
+    }
+
+    /// Hears what the disk has to say, and whether it has room.
+    pub(super) fn hear_disk(&mut self, now: Time) {
+        if let Some(reason) = self.news.failed() {
+            self.failed = Some(NodeError::SyncFailed(reason));
+            return;
+        }
+        self.note_damage();
+        self.engine.handle_room(self.log.store().has_room());
+        let last = self.log.store().bounds().last;
+        let stored = self.log.store_mut().make_durable(last);
+        self.engine.handle_stored(now, stored);
+    }
+
+    /// Tells the engine what of the log cannot be read.
+    pub(super) fn note_damage(&mut self) {
+        for (range, why) in self.news.take_damage() {
+            error!(seq = %range, why, "part of the log is damaged; it is repaired from a secondary");
+        }
+        // What was lost at the end of the log is not there to be read: it is adopted, or numbered anew.
+        let last = self.log.store().bounds().last;
+        let damage = self.log.store().damage().first().copied().filter(|range| range.first <= last);
+        if damage != self.engine.damage() {
+            self.engine.handle_damage(damage);
+        }
+    }
+
+    /// Leaves the log so that the next start knows that nothing is missing.
+    pub(super) fn leave_log(&mut self) {
+        let mut identity = self.log.store().identity().clone();
+        identity.commit = self.engine.levels().commit;
+        if let Err(error) = self.log.store_mut().set_identity(identity) {
+            warn!(%error, "the commit position was not kept");
+        }
+        self.log.store_mut().close();
+    }
+
+    /// Says for whom a start waits, when that changes.
+    pub(super) fn note_awaited(&mut self) {
+        let awaited = self.awaited();
+        if awaited != self.awaited_noted {
+            if !awaited.is_empty() {
+                info!(epoch = %self.engine.epoch(), awaited, "recovering: waits for answers");
+            }
+            self.awaited_noted = awaited;
+        }
+    }
+
+    /// The nodes whose answer a start waits for, by their names.
+    pub(super) fn awaited(&self) -> String {
+        let awaited = self.engine.awaited();
+        let names = awaited.iter().map(|index| self.peers[index.as_usize() - 1].id.as_str());
+        names.collect::<Vec<_>>().join(",")
+    }
+}

@@ -1,0 +1,654 @@
+//! A file system in memory that fails as machines do, for tests and simulations: deterministic, every
+//! choice from a seed.
+//!
+//! It keeps what is durable beside what a running program sees. A write is a new content of each
+//! sector it touches; a crash leaves each sector with one of the contents it had since the last sync,
+//! each file with one of its lengths, and each name as of some moment since its directory was synced.
+//! So a write can be torn at sectors, lost, or overtaken by a later one, as in a page cache.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::fs::{Fs, FsFile, FsLock};
+
+const SECTOR: usize = 512;
+
+type Sector = Box<[u8; SECTOR]>;
+
+#[derive(Clone, Default)]
+struct Inode {
+    len: u64,
+    sectors: BTreeMap<u64, Sector>,
+    durable_len: u64,
+    durable: BTreeMap<u64, Sector>,
+    /// What dirty sectors have held since the last sync, the oldest first.
+    versions: BTreeMap<u64, Vec<Sector>>,
+    lens: Vec<u64>,
+    allocated: u64,
+    /// Sectors that cannot be read.
+    unreadable: BTreeSet<u64>,
+}
+
+impl Inode {
+    fn sector(&mut self, index: u64) -> &mut Sector {
+        self.sectors.entry(index).or_insert_with(|| Box::new([0; SECTOR]))
+    }
+
+    fn note(&mut self, index: u64) {
+        let now = self.sectors.get(&index).cloned().unwrap_or_else(|| Box::new([0; SECTOR]));
+        self.versions.entry(index).or_default().push(now);
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: u64) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset + done as u64;
+            let (index, within) = (at / SECTOR as u64, (at % SECTOR as u64) as usize);
+            let count = (SECTOR - within).min(bytes.len() - done);
+            self.sector(index)[within..within + count].copy_from_slice(&bytes[done..done + count]);
+            self.note(index);
+            done += count;
+        }
+        self.set_len(self.len.max(offset + bytes.len() as u64));
+    }
+
+    fn set_len(&mut self, len: u64) {
+        if len < self.len {
+            let border = len / SECTOR as u64;
+            let within = (len % SECTOR as u64) as usize;
+            if within > 0 && self.sectors.contains_key(&border) {
+                self.sector(border)[within..].fill(0);
+                self.note(border);
+            }
+            let from = if within > 0 { border + 1 } else { border };
+            for index in self.sectors.split_off(&from).into_keys() {
+                self.note(index);
+            }
+        }
+        if len != self.len {
+            self.len = len;
+            self.lens.push(len);
+        }
+    }
+
+    fn sync(&mut self) {
+        for index in std::mem::take(&mut self.versions).into_keys() {
+            match self.sectors.get(&index) {
+                Some(sector) => self.durable.insert(index, sector.clone()),
+                None => self.durable.remove(&index),
+            };
+        }
+        self.durable_len = self.len;
+        self.lens.clear();
+    }
+
+    /// The kernel could not write and calls it clean: nothing became durable, nothing is dirty.
+    fn forget(&mut self) {
+        self.versions.clear();
+    }
+
+    fn crash(&mut self, random: &mut Random, mode: u64) {
+        for (index, mut versions) in std::mem::take(&mut self.versions) {
+            let kept = match mode {
+                0 => 0,
+                1 => versions.len(),
+                _ => random.below(versions.len() as u64 + 1) as usize,
+            };
+            if kept > 0 {
+                self.durable.insert(index, versions.swap_remove(kept - 1));
+            }
+        }
+        let lens = std::mem::take(&mut self.lens);
+        let kept = match mode {
+            0 => 0,
+            1 => lens.len(),
+            _ => random.below(lens.len() as u64 + 1) as usize,
+        };
+        if kept > 0 {
+            self.durable_len = lens[kept - 1];
+        }
+        self.len = self.durable_len;
+        self.sectors = self.durable.clone();
+        self.allocated = self.allocated.min(self.len.next_multiple_of(SECTOR as u64));
+        // What lies behind the length is not there.
+        let len = self.len;
+        self.len = u64::MAX;
+        self.set_len(len);
+        self.sync();
+    }
+}
+
+/// A generator of numbers that look random: SplitMix64.
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+}
+
+/// A change of names: all of them or none.
+type NameChange = Vec<(PathBuf, Option<u64>)>;
+
+#[derive(Clone)]
+struct World {
+    random: Random,
+    inodes: BTreeMap<u64, Inode>,
+    next_inode: u64,
+    names: BTreeMap<PathBuf, u64>,
+    durable_names: BTreeMap<PathBuf, u64>,
+    name_changes: Vec<NameChange>,
+    locks: BTreeSet<PathBuf>,
+    /// Handles of an earlier life are dead.
+    life: u64,
+    boot: u64,
+    dead: bool,
+    operations: u64,
+    syncs: u64,
+    crash_at: Option<u64>,
+    fail_sync_at: Option<u64>,
+    budget: Option<u64>,
+}
+
+/// Whether an operation is to be done, done before a crash, or not at all.
+enum Fate {
+    Go,
+    GoAndDie,
+    Die,
+}
+
+impl World {
+    fn check(&self, life: u64) -> io::Result<()> {
+        if self.dead || life != self.life { Err(dead()) } else { Ok(()) }
+    }
+
+    fn fate(&mut self) -> Fate {
+        self.operations += 1;
+        if self.crash_at != Some(self.operations) {
+            return Fate::Go;
+        }
+        self.dead = true;
+        if self.random.below(2) == 0 { Fate::GoAndDie } else { Fate::Die }
+    }
+
+    /// Does `work` as fate wants it.
+    fn operate<T>(
+        &mut self,
+        life: u64,
+        work: impl FnOnce(&mut World) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.check(life)?;
+        match self.fate() {
+            Fate::Go => work(self),
+            Fate::GoAndDie => {
+                let _ = work(self);
+                Err(dead())
+            }
+            Fate::Die => Err(dead()),
+        }
+    }
+
+    fn sync_fails(&mut self) -> bool {
+        self.syncs += 1;
+        self.fail_sync_at == Some(self.syncs)
+    }
+
+    fn used(&self) -> u64 {
+        let named: BTreeSet<_> = self.names.values().collect();
+        named.into_iter().filter_map(|id| self.inodes.get(id)).map(|inode| inode.allocated).sum()
+    }
+
+    /// How far a file may reach if it is to reach `end`.
+    fn grow(&mut self, id: u64, end: u64) -> u64 {
+        let have = self.inodes.get(&id).map_or(0, |inode| inode.allocated);
+        let wanted = end.next_multiple_of(SECTOR as u64);
+        if wanted <= have {
+            return end;
+        }
+        let free = self.budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.used()));
+        let granted = (wanted - have).min(free / SECTOR as u64 * SECTOR as u64);
+        if let Some(inode) = self.inodes.get_mut(&id) {
+            inode.allocated = have + granted;
+        }
+        end.min(have + granted)
+    }
+
+    fn rename_all(&mut self, change: NameChange) {
+        apply(&mut self.names, &change);
+        self.name_changes.push(change);
+    }
+
+    fn restart(&mut self) {
+        self.dead = false;
+        self.life += 1;
+        self.locks.clear();
+        self.crash_at = None;
+        self.fail_sync_at = None;
+    }
+}
+
+fn apply(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
+    for (path, inode) in change {
+        match inode {
+            Some(inode) => names.insert(path.clone(), *inode),
+            None => names.remove(path),
+        };
+    }
+}
+
+fn dead() -> io::Error {
+    io::Error::other("the machine is down")
+}
+
+fn missing() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+fn full() -> io::Error {
+    io::ErrorKind::StorageFull.into()
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct FaultyFs {
+    world: Arc<Mutex<World>>,
+}
+
+impl FaultyFs {
+    /// An empty file system whose misfortunes follow from `seed`.
+    pub fn new(seed: u64) -> Self {
+        let world = World {
+            random: Random(seed),
+            inodes: BTreeMap::new(),
+            next_inode: 1,
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            name_changes: Vec::new(),
+            locks: BTreeSet::new(),
+            life: 1,
+            boot: 1,
+            dead: false,
+            operations: 0,
+            syncs: 0,
+            crash_at: None,
+            fail_sync_at: None,
+            budget: None,
+        };
+        FaultyFs { world: Arc::new(Mutex::new(world)) }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another one that is as this one is now, with all handles closed.
+    pub fn fork(&self) -> FaultyFs {
+        let mut world = self.world().clone();
+        world.restart();
+        FaultyFs { world: Arc::new(Mutex::new(world)) }
+    }
+
+    /// Other misfortunes from here on.
+    pub fn reseed(&self, seed: u64) {
+        self.world().random = Random(seed);
+    }
+
+    /// The power fails at the n-th changing operation from now on, which may be done or not.
+    pub fn crash_at(&self, operation: u64) {
+        let mut world = self.world();
+        world.crash_at = Some(world.operations + operation);
+    }
+
+    /// The n-th sync from now on fails, and what it should have written counts as clean.
+    pub fn fail_sync_at(&self, sync: u64) {
+        let mut world = self.world();
+        world.fail_sync_at = Some(world.syncs + sync);
+    }
+
+    /// So many bytes fit in all; `None` has no end.
+    pub fn set_budget(&self, budget: Option<u64>) {
+        self.world().budget = budget;
+    }
+
+    /// How many bytes are taken.
+    pub fn used(&self) -> u64 {
+        self.world().used()
+    }
+
+    /// How many changing operations there were.
+    pub fn operations(&self) -> u64 {
+        self.world().operations
+    }
+
+    /// How many syncs there were.
+    pub fn syncs(&self) -> u64 {
+        self.world().syncs
+    }
+
+    /// The power fails now and is back: what was not synced is kept as chance has it.
+    pub fn crash(&self) {
+        let world = &mut *self.world();
+        let mode = world.random.below(6);
+        let changes = std::mem::take(&mut world.name_changes);
+        let kept = match mode {
+            0 => 0,
+            1 => changes.len(),
+            _ => world.random.below(changes.len() as u64 + 1) as usize,
+        };
+        for change in &changes[..kept] {
+            apply(&mut world.durable_names, change);
+        }
+        world.names = world.durable_names.clone();
+        for inode in world.inodes.values_mut() {
+            inode.crash(&mut world.random, mode);
+        }
+        world.boot += 1;
+        world.restart();
+    }
+
+    /// Whether the power failed and is not back.
+    pub fn is_dead(&self) -> bool {
+        self.world().dead
+    }
+
+    /// The program ends at once; the machine goes on.
+    pub fn kill(&self) {
+        self.world().restart();
+    }
+
+    /// All files, sorted.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.world().names.keys().cloned().collect()
+    }
+
+    /// What a file holds.
+    pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+        let world = self.world();
+        let inode = world.inodes.get(world.names.get(path)?)?;
+        let mut bytes = vec![0; inode.len as usize]; // Tests have small files.
+        read(inode, &mut bytes, 0).ok()?;
+        Some(bytes)
+    }
+
+    /// Replaces a file, durably.
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let world = &mut *self.world();
+        let id = world.next_inode;
+        world.next_inode += 1;
+        let mut inode = Inode::default();
+        inode.write(bytes, 0);
+        inode.sync();
+        inode.allocated = inode.len;
+        world.inodes.insert(id, inode);
+        world.names.insert(path.to_owned(), id);
+        world.durable_names.insert(path.to_owned(), id);
+    }
+
+    /// Removes a file, durably.
+    pub fn erase(&self, path: &Path) {
+        let mut world = self.world();
+        world.names.remove(path);
+        world.durable_names.remove(path);
+    }
+
+    /// Turns one bit of a file over, on the disk too.
+    pub fn flip(&self, path: &Path, bit: u64) {
+        let world = &mut *self.world();
+        let inode = world.names.get(path).and_then(|id| world.inodes.get_mut(id));
+        let Some(inode) = inode.filter(|inode| bit / 8 < inode.len) else { return };
+        let (index, within) = (bit / 8 / SECTOR as u64, (bit / 8 % SECTOR as u64) as usize);
+        inode.sector(index)[within] ^= 1 << (bit % 8);
+        let sector = inode.sector(index).clone();
+        inode.durable.insert(index, sector);
+    }
+
+    /// From now on a sector of a file cannot be read.
+    pub fn lose_sector(&self, path: &Path, sector: u64) {
+        let world = &mut *self.world();
+        if let Some(inode) = world.names.get(path).and_then(|id| world.inodes.get_mut(id)) {
+            inode.unreadable.insert(sector);
+        }
+    }
+
+    fn handle(&self, id: u64, life: u64) -> Arc<dyn FsFile> {
+        Arc::new(FaultyFile { fs: self.clone(), id, life })
+    }
+}
+
+fn read(inode: &Inode, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let count = inode.len.saturating_sub(offset).min(buffer.len() as u64) as usize;
+    let mut done = 0;
+    while done < count {
+        let at = offset + done as u64;
+        let (index, within) = (at / SECTOR as u64, (at % SECTOR as u64) as usize);
+        if inode.unreadable.contains(&index) {
+            return Err(io::Error::other("a sector cannot be read"));
+        }
+        let part = (SECTOR - within).min(count - done);
+        match inode.sectors.get(&index) {
+            Some(sector) => {
+                buffer[done..done + part].copy_from_slice(&sector[within..within + part]);
+            }
+            None => buffer[done..done + part].fill(0),
+        }
+        done += part;
+    }
+    Ok(count)
+}
+
+impl Fs for FaultyFs {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        let world = self.world();
+        world.check(world.life)?;
+        let id = *world.names.get(path).ok_or_else(missing)?;
+        Ok(self.handle(id, world.life))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        self.open(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        let mut world = self.world();
+        let life = world.life;
+        let id = world.operate(life, |world| match world.names.get(path) {
+            Some(&id) => {
+                if let Some(inode) = world.inodes.get_mut(&id) {
+                    inode.set_len(0);
+                    inode.allocated = 0;
+                }
+                Ok(id)
+            }
+            None => {
+                let id = world.next_inode;
+                world.next_inode += 1;
+                world.inodes.insert(id, Inode::default());
+                world.rename_all(vec![(path.to_owned(), Some(id))]);
+                Ok(id)
+            }
+        })?;
+        Ok(self.handle(id, life))
+    }
+
+    fn create_dir(&self, _path: &Path) -> io::Result<()> {
+        let world = self.world();
+        world.check(world.life)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        let life = world.life;
+        world.operate(life, |world| {
+            let id = *world.names.get(from).ok_or_else(missing)?;
+            world.rename_all(vec![(to.to_owned(), Some(id)), (from.to_owned(), None)]);
+            Ok(())
+        })
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        let life = world.life;
+        world.operate(life, |world| {
+            let id = *world.names.get(from).ok_or_else(missing)?;
+            world.rename_all(vec![(to.to_owned(), Some(id))]);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        let life = world.life;
+        world.operate(life, |world| {
+            world.names.get(path).ok_or_else(missing)?;
+            world.rename_all(vec![(path.to_owned(), None)]);
+            Ok(())
+        })
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let world = self.world();
+        world.check(world.life)?;
+        let names = world.names.keys().filter_map(|path| {
+            let below = path.strip_prefix(dir).ok()?;
+            Some(below.components().next()?.as_os_str().to_string_lossy().into_owned())
+        });
+        let names: BTreeSet<_> = names.collect();
+        Ok(names.into_iter().collect())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        let life = world.life;
+        world.operate(life, |world| {
+            if world.sync_fails() {
+                return Err(io::Error::other("the disk failed"));
+            }
+            let changes = std::mem::take(&mut world.name_changes);
+            for change in changes {
+                if change.iter().any(|(path, _)| path.parent() == Some(dir)) {
+                    apply(&mut world.durable_names, &change);
+                } else {
+                    world.name_changes.push(change);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn lock(&self, path: &Path, _content: &str) -> io::Result<Result<Box<dyn FsLock>, String>> {
+        let mut world = self.world();
+        world.check(world.life)?;
+        if !world.locks.insert(path.to_owned()) {
+            return Ok(Err("1\n".to_owned()));
+        }
+        let life = world.life;
+        Ok(Ok(Box::new(FaultyLock { fs: self.clone(), path: path.to_owned(), life })))
+    }
+
+    fn boot_id(&self) -> String {
+        format!("boot-{}", self.world().boot)
+    }
+}
+
+struct FaultyLock {
+    fs: FaultyFs,
+    path: PathBuf,
+    life: u64,
+}
+
+impl FsLock for FaultyLock {}
+
+impl Drop for FaultyLock {
+    fn drop(&mut self) {
+        let mut world = self.fs.world();
+        if world.life == self.life {
+            world.locks.remove(&self.path);
+        }
+    }
+}
+
+struct FaultyFile {
+    fs: FaultyFs,
+    id: u64,
+    life: u64,
+}
+
+impl FaultyFile {
+    fn operate<T>(&self, work: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
+        self.fs.world().operate(self.life, work)
+    }
+}
+
+impl FsFile for FaultyFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let world = self.fs.world();
+        world.check(self.life)?;
+        read(world.inodes.get(&self.id).ok_or_else(missing)?, buffer, offset)
+    }
+
+    fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
+        let bytes = pieces.concat();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.operate(|world| {
+            let end = offset + bytes.len() as u64;
+            let granted = world.grow(self.id, end);
+            let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;
+            // As on a full disk, a part may be written.
+            let part = granted.saturating_sub(offset).min(bytes.len() as u64) as usize;
+            inode.write(&bytes[..part], offset);
+            if granted < end { Err(full()) } else { Ok(()) }
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.operate(|world| {
+            let fails = world.sync_fails();
+            let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;
+            if fails {
+                inode.forget();
+                return Err(io::Error::other("the disk failed"));
+            }
+            inode.sync();
+            Ok(())
+        })
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.operate(|world| {
+            if world.grow(self.id, len) < len {
+                return Err(full());
+            }
+            let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;
+            inode.set_len(inode.len.max(len));
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.operate(|world| {
+            let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;
+            inode.set_len(len);
+            inode.allocated = inode.allocated.min(len.next_multiple_of(SECTOR as u64));
+            Ok(())
+        })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let world = self.fs.world();
+        world.check(self.life)?;
+        Ok(world.inodes.get(&self.id).ok_or_else(missing)?.len)
+    }
+}

@@ -1,0 +1,226 @@
+//! The file system as the store sees it: few calls, so that a test can put another one underneath
+//! that tears, loses, flips and fills.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+
+/// Files in directories. A path is whole; nothing here knows a working directory.
+pub trait Fs: Send + Sync {
+    /// Opens a file that is there, for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>>;
+    /// Opens a file that is there, for reading only.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn FsFile>>;
+    /// Makes an empty file, whatever was under that name. It can be gone after a crash until
+    /// [`Fs::sync_dir`] returned.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>>;
+    /// Makes a directory, and those above it.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file another name, whatever was under that name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Takes a name away.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, sorted.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the exclusive lock on `path` until the answer is dropped and writes `content` into it.
+    /// `Err(content)` is what the holder wrote.
+    fn lock(&self, path: &Path, content: &str) -> io::Result<Result<Box<dyn FsLock>, String>>;
+    /// Which start of the machine this is. What was written and not synced can only be lost when
+    /// this changes.
+    fn boot_id(&self) -> String;
+}
+
+/// An open file. Positions are given with each call, so that many may use one.
+pub trait FsFile: Send + Sync {
+    /// Fills `buffer` from `offset` on as far as the file goes, and says how far.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all pieces one behind the other.
+    fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()>;
+    /// Makes bytes and length durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Reserves room for the bytes up to `len`; what was not written reads as zeros. The file is at
+    /// least so long afterwards.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Cuts the file, or lengthens it with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// How long the file is.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no byte.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// A lock that ends when it is dropped.
+pub trait FsLock: Send {}
+
+/// Whether an error says that there is no space left.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// The file system of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealFs;
+
+impl Fs for RealFs {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        Ok(Arc::new(File::open(path)?))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        let mut options = OpenOptions::new();
+        Ok(Arc::new(options.read(true).write(true).create(true).truncate(true).open(path)?))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(path)?;
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
+            _ => self.sync_dir(Path::new(".")),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match fs::hard_link(from, to) {
+            Ok(()) => Ok(()),
+            Err(error) if is_full(&error) => Err(error),
+            // Some file systems know no second names.
+            Err(_) => {
+                fs::copy(from, to)?;
+                File::open(to)?.sync_all()
+            }
+        }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path, content: &str) -> io::Result<Result<Box<dyn FsLock>, String>> {
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                file.set_len(0)?;
+                file.rewind()?;
+                file.write_all(content.as_bytes())?;
+                Ok(Ok(Box::new(RealLock { _file: file })))
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder)?;
+                Ok(Err(holder))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn boot_id(&self) -> String {
+        // Without one every start looks like a new one, which errs on the safe side only if the
+        // value differs each time: the process's own start does.
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
+            |_| format!("unknown-{}", std::process::id()),
+            |text| text.trim().to_owned(),
+        )
+    }
+}
+
+/// The kernel ends the lock with the last handle of the file.
+struct RealLock {
+    _file: File,
+}
+
+impl FsLock for RealLock {}
+
+impl FsFile for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
+        let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut slices = &mut slices[..];
+        let mut offset = offset;
+        IoSlice::advance_slices(&mut slices, 0); // Drops leading empty pieces.
+        while !slices.is_empty() {
+            match rustix::io::pwritev(self, slices, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    offset += count as u64;
+                    IoSlice::advance_slices(&mut slices, count);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, len) {
+            Ok(()) => Ok(()),
+            // Not every file system can: then the first write of each byte finds out.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                if FsFile::len(self)? < len { File::set_len(self, len) } else { Ok(()) }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        File::set_len(self, len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}

@@ -1,0 +1,202 @@
+//! `replog-cli` on a terminal: what it says to people there and nowhere else (interface 3).
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use common::{Cluster, replog_cli, run_to_end, wait_until};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+/// A program on a pseudo terminal of its own, 100 columns by 24 rows.
+struct Session {
+    child: Child,
+    keyboard: File,
+    screen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Session {
+    /// Starts `command` with the terminal as its standard input and error, and as its output too
+    /// unless that is wanted apart.
+    #[track_caller]
+    fn start(command: Command, stdout_apart: bool) -> Session {
+        let controller =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo terminal");
+        grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("its other end opens");
+        let size = Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&controller, size).expect("it has a size");
+        let name = ptsname(&controller, Vec::new()).expect("its other end has a name");
+        let name = name.into_string().expect("the name is text");
+        let end =
+            || OwnedFd::from(File::options().read(true).write(true).open(&name).expect("it opens"));
+        // setsid makes the terminal the one whose Ctrl-C reaches the program.
+        let mut session = Command::new("setsid");
+        session.arg("-c").arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => session.env(name, value),
+                None => session.env_remove(name),
+            };
+        }
+        if !command.get_envs().any(|(name, _)| name == "NO_COLOR") {
+            session.env_remove("NO_COLOR");
+        }
+        session.env("TERM", "xterm").stdin(end()).stderr(end());
+        session.stdout(if stdout_apart { Stdio::piped() } else { end().into() });
+        let child = session.spawn().expect("setsid runs");
+        let mut controller = File::from(controller);
+        let keyboard = controller.try_clone().expect("it can be shared");
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        let filled = Arc::clone(&screen);
+        thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            // Ends with an error when the program has closed the other end.
+            while let Ok(count @ 1..) = controller.read(&mut chunk) {
+                let mut screen = filled.lock().unwrap_or_else(PoisonError::into_inner);
+                screen.extend_from_slice(&chunk[..count]);
+            }
+        });
+        Session { child, keyboard, screen }
+    }
+
+    fn shown(&self) -> String {
+        let screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&screen).into_owned()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, text: &str) {
+        let shown = || self.shown().contains(text);
+        wait_until(&format!("{text:?} on the terminal"), || shown().then_some(()));
+    }
+
+    fn press_ctrl_c(&mut self) {
+        self.keyboard.write_all(b"\x03").expect("the terminal is there");
+    }
+
+    #[track_caller]
+    fn wait_exit(&mut self) -> Option<i32> {
+        wait_until("the program to end", || self.child.try_wait().expect("it is our child")).code()
+    }
+
+    /// What it wrote to a standard output of its own, to its end.
+    fn stdout(&mut self) -> String {
+        let mut text = String::new();
+        let stdout = self.child.stdout.as_mut().expect("stdout is apart");
+        stdout.read_to_string(&mut text).expect("it writes text");
+        text
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Both fail only for a program that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- on the terminal: {:?}", self.shown());
+        }
+    }
+}
+
+fn cli(server: &str, args: &[&str]) -> Command {
+    let mut command = replog_cli(["--server", server]);
+    command.args(args);
+    command
+}
+
+/// stdout stays the exact reply; what helps a person goes to the terminal, once for each code.
+#[test]
+fn a_refused_append_says_on_a_terminal_what_to_do() {
+    let cluster = Cluster::of(1).start();
+    let s1 = cluster.node("s1").ready.wire.to_string();
+    let master = cluster.master.ready.wire.to_string();
+    let reply = format!("REJECTED not-master master={master} - appends go to the master\n");
+    let mut session = Session::start(cli(&s1, &["append", "x", "y"]), true);
+    assert_eq!(session.stdout(), reply.repeat(2));
+    assert_eq!(session.wait_exit(), Some(1));
+    session.wait_for(&format!("appends go to the master: replog-cli --server {master} append"));
+    assert_eq!(session.shown().matches("appends go to the master:").count(), 1);
+
+    let mut session = Session::start(cli(&master, &["append", "-w", "3", "x"]), true);
+    assert!(session.stdout().starts_with("REJECTED bad-write-concern w=3 nodes=2 - "));
+    session.wait_for("name a smaller number");
+
+    let done = run_to_end(cli(&s1, &["append", "x"]), b"").expect_code(1);
+    assert_eq!((done.text(), done.stderr), (reply, String::new()), "elsewhere nothing is said");
+}
+
+#[test]
+fn a_read_only_cluster_says_where_to_look() {
+    let cluster = Cluster::of(2).absent("s1").absent("s2").launch();
+    let master = cluster.master.ready.wire.to_string();
+    let mut session = Session::start(cli(&master, &["append", "x"]), true);
+    assert!(session.stdout().starts_with("REJECTED "));
+    assert_eq!(session.wait_exit(), Some(1));
+    session.wait_for("start those nodes, and append again");
+}
+
+#[test]
+fn a_long_wait_says_on_a_terminal_for_whom() {
+    let mut cluster = Cluster::of(2).absent("s2").start();
+    let master = cluster.master.ready.wire.to_string();
+    let mut append = Session::start(cli(&master, &["append", "-w", "3", "x"]), true);
+    append.wait_for("waiting for s2 (unhealthy, has 0 of 1)");
+    let mut wait = Session::start(cli(&master, &["wait", "1", "-w", "3"]), true);
+    wait.wait_for("waiting for s2 (unhealthy, has 0 of 1)");
+    cluster.start("s2");
+    for session in [&mut append, &mut wait] {
+        assert_eq!(session.stdout(), "OK seq=1 epoch=1 have=3/3 need=3 by=master,s1,s2\n");
+        assert_eq!(session.wait_exit(), Some(0));
+        session.wait_for("\r\x1b[K");
+        assert!(session.shown().ends_with("\r\x1b[K"), "the line is taken away at the end");
+    }
+}
+
+/// Each block is written over the one before; nothing is switched, so nothing is left switched.
+#[test]
+fn watch_redraws_in_place_and_leaves_a_clean_terminal() {
+    let cluster = Cluster::of(1).start();
+    let master = cluster.master.ready.wire.to_string();
+    let mut session = Session::start(cli(&master, &["status", "--all", "--watch"]), false);
+    // Five lines and one for each node.
+    session.wait_for("\x1b[6A\r");
+    cluster.client().ok("APPEND seen");
+    session.wait_for("logs: 2 equal up to 1 ");
+    assert!(session.shown().contains("\x1b[32mhealthy\x1b[0m"), "colours on a terminal");
+    session.press_ctrl_c();
+    assert_eq!(session.wait_exit(), Some(0));
+    session.wait_for("\r\x1b[J");
+    let shown = session.shown();
+    assert!(shown.ends_with("\r\x1b[J"), "the ^C is taken away: {shown:?}");
+    assert!(!shown.contains("\x1b[?"), "no mode of the terminal was changed: {shown:?}");
+    assert!(!shown.contains("\n\r\n"), "no blank lines between the blocks: {shown:?}");
+}
+
+#[test]
+fn no_color_is_heeded() {
+    let cluster = Cluster::of(0).start();
+    let master = cluster.master.ready.wire.to_string();
+    let mut command = cli(&master, &["status", "--all"]);
+    command.env("NO_COLOR", "1");
+    let mut session = Session::start(command, false);
+    session.wait_for("waiting: nobody");
+    assert_eq!(session.wait_exit(), Some(0));
+    assert!(!session.shown().contains('\x1b'), "{:?}", session.shown());
+}
+
+#[test]
+fn tail_ends_with_ctrl_c_as_it_should() {
+    let cluster = Cluster::of(0).start();
+    cluster.client().ok("APPEND one");
+    let master = cluster.master.ready.wire.to_string();
+    let mut session = Session::start(cli(&master, &["tail", "-f"]), false);
+    session.wait_for("1 one");
+    session.press_ctrl_c();
+    assert_eq!(session.wait_exit(), Some(0));
+}

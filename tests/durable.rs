@@ -1,0 +1,218 @@
+//! Nodes that keep their log on disk: killed, wiped, rolled back, flipped, cut, full. Whatever was
+//! answered is there afterwards, and nobody has to help (design 6 and 9).
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Cluster, Gateway, wait_until};
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir).expect("the data directory is there");
+    let mut logs: Vec<_> = files
+        .map(|file| file.expect("a directory entry").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "log"))
+        .collect();
+    logs.sort();
+    logs
+}
+
+fn append(client: &mut Gateway, from: u64, to: u64, options: &str) {
+    let lines: String =
+        (from..=to).map(|number| format!("APPEND {options} entry {number}\n")).collect();
+    client.send_bytes(lines.as_bytes());
+    for number in from..=to {
+        let reply = client.line();
+        assert!(reply.starts_with(&format!("OK seq={number} ")), "{reply}");
+    }
+}
+
+#[test]
+fn the_ready_line_and_status_say_that_the_log_is_on_disk() {
+    let cluster = Cluster::of(1).on_disk().start();
+    assert_eq!(cluster.master.ready.store, "disk");
+    let status = cluster.client().status();
+    assert_eq!((status.node.get("store"), status.node.get("fsync")), ("disk", "always"));
+    assert_eq!(cluster.client_of("s1").status().node.get("store"), "disk");
+}
+
+#[test]
+fn all_nodes_killed_at_once_lose_nothing_that_was_answered() {
+    let mut cluster = Cluster::of(2).on_disk().start();
+    let mut client = cluster.client();
+    append(&mut client, 1, 200, "w=1");
+    append(&mut client, 201, 300, "w=3");
+    let before = client.cmd("DIGEST");
+    cluster.master.process.kill();
+    cluster.kill("s1");
+    cluster.kill("s2");
+    cluster.start("s1");
+    cluster.start("s2");
+    cluster.start_master_with(&[]);
+    cluster.wait_mode("normal");
+    let mut client = cluster.client();
+    assert_eq!(client.cmd("DIGEST"), before);
+    let next = client.ok("APPEND w=3 next");
+    assert_eq!((next.number("seq"), next.number("epoch")), (301, 2));
+    assert_eq!(cluster.wait_equal_lists().entries.len(), 301);
+}
+
+/// A whole log needs but a quorum.
+#[test]
+fn a_restarted_master_with_its_log_needs_one_of_two_secondaries() {
+    let mut cluster = Cluster::of(2).on_disk().start();
+    append(&mut cluster.client(), 1, 50, "w=3");
+    cluster.kill("s2");
+    cluster.restart_master();
+    cluster.wait_mode("normal");
+    assert_eq!(cluster.client().ok("APPEND w=2 x").number("seq"), 51);
+    cluster.start("s2");
+    assert_eq!(cluster.wait_equal_lists().entries.len(), 51);
+}
+
+#[test]
+fn a_wiped_secondary_is_filled_again() {
+    let mut cluster = Cluster::of(2).on_disk().start();
+    append(&mut cluster.client(), 1, 500, "w=3");
+    cluster.kill("s1");
+    fs::remove_dir_all(cluster.dir("s1")).expect("the directory can be removed");
+    cluster.start("s1");
+    cluster.client().ok("WAIT 500 w=3");
+    assert_eq!(cluster.wait_equal_lists().entries.len(), 500);
+}
+
+#[test]
+fn a_wiped_master_gets_its_log_back_from_both_secondaries() {
+    let mut cluster = Cluster::of(2).on_disk().start();
+    append(&mut cluster.client(), 1, 500, "w=2");
+    cluster.master.process.kill();
+    fs::remove_dir_all(cluster.dir("master")).expect("the directory can be removed");
+    cluster.kill("s2");
+    cluster.start_master_with(&[]);
+    let mut client = cluster.client();
+    wait_until("s2 to be awaited", || {
+        let status = client.status();
+        (status.node.get("awaiting") == "s2" && status.node.number("uptime_s") >= 3).then_some(())
+    });
+    client.refused("APPEND w=1 x", "REJECTED recovering");
+    cluster.start("s2");
+    cluster.wait_mode("normal");
+    assert_eq!(cluster.client().ok("APPEND w=3 next").number("seq"), 501);
+    assert_eq!(cluster.wait_equal_lists().entries.len(), 501);
+}
+
+/// Someone gave the master the directory of long ago: it adopts what came since, and no number is
+/// used twice.
+#[test]
+fn a_master_with_a_directory_of_long_ago_adopts_what_came_since() {
+    let mut cluster = Cluster::of(2).on_disk().start();
+    append(&mut cluster.client(), 1, 100, "w=3");
+    cluster.master.process.signal("TERM");
+    assert_eq!(cluster.master.process.wait_exit(), Some(0));
+    let (dir, copy) = (cluster.dir("master"), cluster.dir("master-of-long-ago"));
+    copy_dir(&dir, &copy);
+    cluster.start_master_with(&[]);
+    cluster.wait_mode("normal");
+    append(&mut cluster.client(), 101, 1000, "w=3");
+    let before = cluster.client().cmd("DIGEST");
+    cluster.master.process.kill();
+    fs::remove_dir_all(&dir).expect("the directory can be removed");
+    copy_dir(&copy, &dir);
+    cluster.start_master_with(&[]);
+    cluster.wait_mode("normal");
+    assert_eq!(cluster.client().cmd("DIGEST 1000"), before);
+    assert_eq!(cluster.client().ok("APPEND w=3 next").number("seq"), 1001);
+    assert_eq!(cluster.wait_equal_lists().entries.len(), 1001);
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory can be made");
+    for file in fs::read_dir(from).expect("a directory") {
+        let file = file.expect("a directory entry").path();
+        if file.is_file() {
+            fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("a copy");
+        }
+    }
+}
+
+/// A flipped bit is noticed, never served, and repaired from a peer while the node goes on.
+#[test]
+fn a_flipped_bit_is_repaired_on_a_secondary_and_on_the_master() {
+    for victim in ["s1", "master"] {
+        let mut cluster = Cluster::of(2).on_disk().set("storage.segment_size", "64KiB").start();
+        let mut client = cluster.client();
+        for from in (1..=3000).step_by(300) {
+            append(&mut client, from, from + 299, "w=3");
+        }
+        let digest = client.cmd("DIGEST");
+        if victim == "s1" {
+            cluster.kill("s1");
+        } else {
+            cluster.master.process.kill();
+        }
+        let segments = segments(&cluster.dir(victim));
+        assert!(segments.len() > 2, "{segments:?}");
+        let mut bytes = fs::read(&segments[0]).expect("a segment");
+        let at = bytes.len() / 2;
+        bytes[at] ^= 4;
+        fs::write(&segments[0], bytes).expect("a segment can be written");
+        if victim == "s1" {
+            cluster.start("s1");
+        } else {
+            cluster.start_master_with(&[]);
+        }
+        cluster.wait_mode("normal");
+        let mut node = if victim == "s1" { cluster.client_of("s1") } else { cluster.client() };
+        let list = wait_until("the whole list", || {
+            let list = node.list("");
+            for (seq, payload) in &list.entries {
+                assert_eq!(*payload, format!("entry {seq}"), "wrong bytes were served");
+            }
+            (list.entries.len() == 3000).then_some(list)
+        });
+        assert_eq!(list.entries.len(), 3000);
+        wait_until("a repaired node", || (node.status().node.get("damaged") == "-").then_some(()));
+        assert_eq!(node.cmd("DIGEST"), digest);
+        assert_eq!(cluster.client().ok("APPEND w=3 next").number("seq"), 3001);
+    }
+}
+
+#[test]
+fn two_processes_on_one_directory_are_refused() {
+    let cluster = Cluster::of(1).on_disk().start();
+    let dir = cluster.dir("s1");
+    let command = common::replog([
+        "secondary",
+        "--id",
+        "s1",
+        "--listen",
+        "127.0.0.1:0",
+        "--gateway",
+        "none",
+        "--data-dir",
+        dir.to_str().expect("a path of ours"),
+    ]);
+    let done = common::run_to_end(command, b"").expect_code(1);
+    assert!(done.stderr.contains("in use") && done.stderr.contains("--data-dir"), "{done:?}");
+}
+
+#[test]
+fn the_directory_of_another_node_is_refused() {
+    let mut cluster = Cluster::of(2).on_disk().start();
+    cluster.kill("s2");
+    let dir = cluster.dir("s2");
+    let command = common::replog([
+        "secondary",
+        "--id",
+        "s1",
+        "--listen",
+        "127.0.0.1:0",
+        "--gateway",
+        "none",
+        "--data-dir",
+        dir.to_str().expect("a path of ours"),
+    ]);
+    let done = common::run_to_end(command, b"").expect_code(1);
+    assert!(done.stderr.contains("node s2"), "{done:?}");
+}

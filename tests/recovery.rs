@@ -1,0 +1,137 @@
+//! Masters that start again: who must answer, whose log is adopted, and what is never numbered twice
+//! (design 6). In memory, where a restarted node has lost everything; what a disk adds is tested in
+//! `durable.rs`.
+
+mod common;
+
+use common::{Cluster, wait_until};
+
+/// Long after the roster was waited for.
+fn wait_in_vain(client: &mut common::Gateway) {
+    wait_until("more than the two seconds a roster is waited for", || {
+        let status = client.status();
+        assert_eq!(status.node.get("mode"), "recovering");
+        (status.node.number("uptime_s") >= 3).then_some(())
+    });
+}
+
+#[test]
+fn a_restarted_master_in_memory_gets_its_log_back_from_its_secondaries() {
+    let mut cluster = Cluster::of(2).start();
+    let mut client = cluster.client();
+    for number in 1..=300 {
+        client.ok(&format!("APPEND w=1 entry {number}"));
+    }
+    client.ok("WAIT 300 w=3");
+    let before = client.list("");
+    let digest = client.cmd("DIGEST");
+    cluster.restart_master();
+    cluster.wait_mode("normal");
+    let mut client = cluster.client();
+    assert_eq!(client.list("").entries, before.entries);
+    assert_eq!(client.cmd("DIGEST"), digest, "epochs and times are those of the first reign");
+    let ok = client.ok("APPEND w=3 after");
+    assert_eq!((ok.number("seq"), ok.number("epoch")), (301, 2));
+    assert_eq!(cluster.wait_equal_lists().entries.len(), 301);
+}
+
+/// Where both must answer, one is not enough, and STATUS names the other.
+#[test]
+fn a_master_without_its_log_waits_for_both_secondaries_and_names_the_one_that_is_missing() {
+    let mut cluster = Cluster::of(2).start();
+    cluster.client().ok("APPEND precious");
+    cluster.pause("s2");
+    cluster.restart_master();
+    let mut client = cluster.client();
+    wait_in_vain(&mut client);
+    assert_eq!(client.status().node.get("awaiting"), "s2");
+    client.refused("APPEND w=1 x", "REJECTED recovering");
+    assert_eq!(client.list("").entries, []);
+    cluster.master.process.wait_for_log_line(&["recovering", "s2"]);
+    assert_eq!(cluster.client_of("s1").list("").payloads(), ["precious"]);
+    cluster.resume("s2");
+    cluster.wait_mode("normal");
+    let ok = cluster.client().cmd("APPEND w=3 next");
+    assert_eq!(ok, "OK seq=2 epoch=2 have=3/3 need=3 by=master,s1,s2");
+    assert_eq!(cluster.wait_equal_lists().payloads(), ["precious", "next"]);
+}
+
+/// The longest log counts, wherever it is: here s1 has what s2 was too slow for.
+#[test]
+fn the_longest_tail_is_adopted() {
+    let mut cluster = Cluster::of(2).start();
+    let mut client = cluster.client();
+    client.ok("APPEND w=3 one");
+    cluster.client_of("s2").ok("DELAY every=60s");
+    client.ok("APPEND w=2 two");
+    client.ok("APPEND w=2 three");
+    assert_eq!(cluster.client_of("s2").list("").payloads(), ["one"]);
+    cluster.restart_master();
+    cluster.wait_mode("normal");
+    assert_eq!(cluster.client().list("").payloads(), ["one", "two", "three"]);
+    cluster.client_of("s2").ok("DELAY off");
+    assert_eq!(cluster.client().ok("APPEND w=3 four").number("seq"), 4);
+    assert_eq!(cluster.wait_equal_lists().payloads(), ["one", "two", "three", "four"]);
+}
+
+/// A node that lost its log does not vouch for what it has: silence about an entry is no proof that
+/// the entry never was.
+#[test]
+fn a_master_and_a_secondary_that_lost_their_logs_do_not_outvote_the_third() {
+    let mut cluster = Cluster::of(2).start();
+    cluster.client().ok("APPEND precious");
+    cluster.pause("s2");
+    cluster.kill("s1");
+    cluster.start("s1");
+    cluster.restart_master();
+    let mut client = cluster.client();
+    client.refused("APPEND w=1 x", "REJECTED recovering");
+    cluster.resume("s2");
+    wait_in_vain(&mut client);
+    // s2 has the log, but s1 cannot say that it never had more: the operator must.
+    assert_eq!(client.status().node.get("awaiting"), "s1");
+    assert_eq!(cluster.client_of("s2").list("").payloads(), ["precious"]);
+}
+
+#[test]
+fn the_operator_accepts_a_loss_by_naming_the_last_entry() {
+    let mut cluster = Cluster::of(2).start();
+    cluster.client().ok("APPEND one");
+    cluster.client().ok("APPEND two");
+    cluster.kill("s1");
+    cluster.start("s1");
+    cluster.master.process.kill();
+    cluster.start_master_with(&["--accept-data-loss", "3"]);
+    let mut client = cluster.client();
+    wait_in_vain(&mut client);
+    cluster.master.process.kill();
+    cluster.start_master_with(&["--accept-data-loss", "2"]);
+    cluster.wait_mode("normal");
+    assert_eq!(cluster.client().list("").payloads(), ["one", "two"]);
+    cluster.master.process.wait_for_log_line(&["accepted"]);
+    assert_eq!(cluster.client().ok("APPEND w=3 three").number("seq"), 3);
+}
+
+/// Two masters of one roster: the later one leads, the earlier one ends and says why.
+#[test]
+fn a_master_whose_epoch_is_over_is_deposed() {
+    let mut cluster = Cluster::of(2).start();
+    cluster.client().ok("APPEND one");
+    let mut waiting = cluster.client();
+    cluster.pause("s2");
+    waiting.send("APPEND w=3 two");
+    let mut usurper = cluster.second_master();
+    cluster.resume("s2");
+    let error = cluster.master.process.wait_for_log_line(&["deposed"]);
+    assert!(error.contains("epoch"), "{error}");
+    assert_eq!(cluster.master.process.wait_exit(), Some(1));
+    let answer = waiting.line();
+    assert!(answer.starts_with("UNKNOWN seq=2 ") || answer.starts_with("OK seq=2 "), "{answer}");
+    let mut client = common::Gateway::connect(usurper.ready.gateway);
+    wait_until("a normal second master", || {
+        (client.status().node.get("mode") == "normal").then_some(())
+    });
+    assert_eq!(client.list("").payloads()[0], "one");
+    client.ok("APPEND w=3 of another epoch");
+    usurper.process.kill();
+}
