@@ -21,10 +21,14 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 # removed at once: COPY keeps the modification times of the sources, which are mostly older than
 # this layer, and cargo would take the empty program for the finished one.
 COPY Cargo.toml Cargo.lock ./
+COPY tools/sim/Cargo.toml tools/sim/
 RUN set -eu; \
     target="$(rustc -vV | sed -n 's/^host: //p')"; \
     mkdir -p src/bin; \
     touch src/lib.rs; \
+    mkdir tools/sim/src; \
+    touch tools/sim/src/lib.rs; \
+    echo 'fn main() {}' > tools/sim/src/main.rs; \
     echo 'fn main() {}' > src/bin/replog.rs; \
     echo 'fn main() {}' > src/bin/replog-cli.rs; \
     cargo build --release --locked --target "$target" --bin replog --bin replog-cli; \

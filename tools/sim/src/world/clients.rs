@@ -1,0 +1,452 @@
+//! Clients: what they ask for, what they hear and when, and what they read.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use replog::engine::{Answer, Levels, Mode, Refused, Verdict};
+use replog::store::LogReader;
+use replog::types::{AckLevel, Level, Patience, Seq, SeqRange, WriteConcern};
+
+use super::{Event, Input, World};
+use crate::plan::{Action, Concern, ReadLevel, Timeout};
+use crate::sometimes::Sometimes;
+
+/// What became of one entry, as its client heard it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Its number, its epoch, and who was named as holding it.
+    Ok(Seq, u64, u128),
+    Pending(Seq, u64, u128),
+    Unknown,
+    Refused,
+}
+
+/// An append or a wait.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) client: u32,
+    pub(super) connection: u64,
+    pub(super) count: u32,
+    pub(super) size: u32,
+    /// What is waited for; `None` for an append.
+    pub(super) wait_for: Option<Seq>,
+    pub(super) concern: Option<WriteConcern>,
+    pub(super) ack: Option<AckLevel>,
+    pub(super) patience: Option<Patience>,
+    /// How many nodes, if so many exist.
+    pub(super) need: Option<usize>,
+    pub(super) received: bool,
+    pub(super) timeout_us: Option<u64>,
+    /// When its client sent it, and the highest number known to be OK then.
+    pub(super) sent_at: u64,
+    pub(super) floor: Seq,
+    /// When the master took it.
+    pub(super) taken_at: Option<u64>,
+    pub(super) range: Option<SeqRange>,
+    /// What the master said of each entry, and what the client heard.
+    pub(super) answers: Vec<Option<Verdict>>,
+    pub(super) fates: Vec<Option<(u64, Fate)>>,
+    pub(super) refused: bool,
+    /// When the master heard that its client is gone.
+    pub(super) gone: Option<u64>,
+    /// Reigns begun when it was sent.
+    reign: u64,
+}
+
+impl Request {
+    /// The first entry without an answer.
+    pub(super) fn first_open(&self) -> Option<Seq> {
+        let at = self.answers.iter().position(Option::is_none)?;
+        Some(self.range?.first.plus(at as u64))
+    }
+}
+
+/// A reply on its way to a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reply {
+    pub(super) request: usize,
+    connection: u64,
+    offset: u64,
+    count: u64,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Placed { first: Seq, epoch: u64, verdict: Verdict, by: u128 },
+    Refused,
+}
+
+impl Reply {
+    pub(super) fn of(answer: &Answer, epoch: u64) -> Self {
+        Reply {
+            request: answer.token.slot as usize,
+            connection: answer.token.connection,
+            offset: answer.offset,
+            count: answer.range.len(),
+            outcome: Outcome::Placed {
+                first: answer.range.first,
+                epoch,
+                verdict: answer.verdict,
+                by: answer.holders.bits(),
+            },
+        }
+    }
+}
+
+/// One client: its connection, and when what it sent last arrives.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) connection: u64,
+    arrives: u64,
+    hears: u64,
+    /// Older connections ended with the master's process.
+    valid_from: u64,
+}
+
+impl Client {
+    pub(super) fn new(number: u32) -> Self {
+        Client { connection: u64::from(number) + 1, arrives: 0, hears: 0, valid_from: 0 }
+    }
+}
+
+/// The bytes of an entry: they tell whose it is.
+pub(super) fn payload(request: usize, entry: u64, size: u32) -> Vec<u8> {
+    let mut bytes = format!("r{request}.{entry}|").into_bytes();
+    bytes.resize(size as usize, b'.');
+    bytes
+}
+
+impl World {
+    pub(super) fn operate(&mut self, at: usize) {
+        let operation = &self.plan.operations[at];
+        let (client, what) = (operation.client, operation.what);
+        match what {
+            Action::Append { count, size, concern, received, timeout } => {
+                let id = self.request(client, concern, received, timeout);
+                let request = &mut self.requests[id];
+                (request.count, request.size) = (count, size);
+                request.answers = vec![None; count as usize];
+                request.fates = vec![None; count as usize];
+                self.tell_client(client, "appends", id as u64, u64::from(count), || {
+                    format!("r{id}: {count} of {size} bytes, {concern:?}, received={received:?}, {timeout:?}")
+                });
+                self.submit(client, Event::Submit { request: id });
+            }
+            Action::Wait { share, concern, received, timeout } => {
+                let seq = self.at_share(share);
+                self.wait_for(client, seq, concern, received, timeout);
+            }
+            Action::Read { node, level, share, limit } => {
+                self.read_entries(client, node, level, share, limit)
+            }
+            Action::Disconnect => self.disconnect(client),
+        }
+    }
+
+    pub(super) fn wait_for(
+        &mut self,
+        client: u32,
+        seq: Seq,
+        concern: Concern,
+        received: bool,
+        timeout: Timeout,
+    ) -> usize {
+        let id = self.request(client, concern, Some(received), timeout);
+        self.requests[id].wait_for = Some(seq);
+        self.tell_client(client, "waits", id as u64, seq.number(), || {
+            format!("r{id}: for {seq}, {concern:?}, received={received}, {timeout:?}")
+        });
+        self.submit(client, Event::Submit { request: id });
+        id
+    }
+
+    fn at_share(&self, share: u16) -> Seq {
+        let last = self.master.engine.last();
+        match share {
+            257 => last.next(),
+            share => Seq::new(last.number() * u64::from(share) / 256),
+        }
+    }
+
+    fn request(
+        &mut self,
+        client: u32,
+        concern: Concern,
+        received: Option<bool>,
+        timeout: Timeout,
+    ) -> usize {
+        let setup = &self.plan.setup;
+        let named = |concern| match concern {
+            Concern::Default => None,
+            Concern::Nodes(count) => NonZeroU16::new(count).map(WriteConcern::Nodes),
+            Concern::Majority => Some(WriteConcern::Majority),
+            Concern::All => Some(WriteConcern::All),
+        };
+        let need = named(concern).or(named(setup.concern)).and_then(|c| c.resolve(setup.nodes));
+        let timeout_us = match timeout {
+            Timeout::Default => setup.timeout_ms.map(|ms| ms * 1000),
+            Timeout::Forever => None,
+            Timeout::Ms(ms) => Some(ms * 1000),
+        };
+        let patience = match timeout {
+            Timeout::Default => None,
+            Timeout::Forever => Some(Patience::Forever),
+            Timeout::Ms(ms) => Some(Patience::For(Duration::from_millis(ms))),
+        };
+        self.requests.push(Request {
+            client,
+            connection: self.clients[client as usize].connection,
+            count: 1,
+            size: 0,
+            wait_for: None,
+            concern: named(concern),
+            ack: received.map(super::master::level_of),
+            patience,
+            need,
+            received: received.unwrap_or(setup.received),
+            timeout_us,
+            sent_at: self.now,
+            floor: self.confirmed,
+            taken_at: None,
+            range: None,
+            answers: vec![None],
+            fates: vec![None],
+            refused: false,
+            gone: None,
+            reign: self.reigns,
+        });
+        self.requests.len() - 1
+    }
+
+    /// What a client sends arrives in the order sent.
+    fn submit(&mut self, client: u32, event: Event) {
+        let way = self.client_rng.magnitude(20, 5000);
+        let client = &mut self.clients[client as usize];
+        client.arrives = client.arrives.max(self.now + way);
+        self.queue.push(client.arrives, event);
+    }
+
+    pub(super) fn submitted(&mut self, id: usize) {
+        let (client, connection) = (self.requests[id].client, self.requests[id].connection);
+        if !self.hosts[0].up {
+            self.break_client(client);
+        }
+        if connection < self.clients[client as usize].valid_from {
+            return; // It went to a process that is no more.
+        }
+        let input = match self.requests[id].wait_for {
+            None => Input::Append { request: id },
+            Some(_) => Input::Wait { request: id },
+        };
+        self.input(0, input);
+    }
+
+    /// The master's process, and with it a client's connection, is gone.
+    pub(super) fn break_client(&mut self, client: u32) {
+        let connections = self.clients.len() as u64;
+        let own = &mut self.clients[client as usize];
+        let connection = own.connection;
+        own.connection += connections;
+        own.valid_from = own.connection;
+        self.requests_gone(connection);
+    }
+
+    fn disconnect(&mut self, client: u32) {
+        let connections = self.clients.len() as u64;
+        let connection = self.clients[client as usize].connection;
+        self.clients[client as usize].connection += connections;
+        self.tell_client(client, "leaves", connection, 0, || format!("connection {connection}"));
+        self.submit(client, Event::ClientGone { connection });
+    }
+
+    /// The master heard that a connection is gone.
+    pub(super) fn requests_gone(&mut self, connection: u64) {
+        let open = std::mem::take(&mut self.open);
+        for &id in &open {
+            let request = &mut self.requests[id];
+            if request.connection == connection {
+                request.gone = Some(self.now);
+                self.seen.note(Sometimes::GoneWhileWaiting);
+            } else {
+                self.open.insert(id);
+            }
+        }
+    }
+
+    // ---- what the master says ----
+
+    /// The master gave numbers to a run.
+    pub(super) fn numbered(&mut self, id: usize, range: SeqRange, before: Seq, mode: Mode) {
+        let log_id = self.master.engine.log_id();
+        if *self.history_id.get_or_insert(log_id) != log_id {
+            return self.check_new_history();
+        }
+        let (count, floor, need) = {
+            let request = &self.requests[id];
+            let same_reign = request.reign == self.reigns;
+            let floor = if same_reign { request.floor } else { Seq::ZERO };
+            (u64::from(request.count), floor, request.need)
+        };
+        self.tell(0, "numbers", range.first.number(), range.end.number(), || {
+            format!("r{id}: {range}")
+        });
+        if range != SeqRange::with_len(before.next(), count) {
+            self.fail("numbers are dense", format!("{range} after {before}"));
+        }
+        if mode != Mode::Normal || need.is_none() {
+            self.fail(
+                "what must be refused is refused",
+                format!("r{id} in mode {mode}, need {need:?}"),
+            );
+        }
+        if range.first <= floor {
+            self.fail(
+                "what was OK before another append was sent has a lower number",
+                format!("r{id} got {range} though {floor} was OK before"),
+            );
+        }
+        let epoch = self.master.engine.epoch().number();
+        for entry in 0..count {
+            let key = (epoch, range.first.plus(entry).number());
+            if self.entries.insert(key, (id, entry)).is_some() {
+                self.fail(
+                    "an epoch and a number are given once",
+                    format!("{} of epoch {}", key.1, key.0),
+                );
+            }
+        }
+        self.stats.appended += count;
+        let request = &mut self.requests[id];
+        (request.range, request.taken_at) = (Some(range), Some(self.now));
+        self.open.insert(id);
+    }
+
+    pub(super) fn waits(&mut self, id: usize, seq: Seq, last: Seq) {
+        if seq > last || seq == Seq::ZERO {
+            self.fail("only entries in the log are waited for", format!("r{id}: {seq} of {last}"));
+        }
+        self.stats.waits += 1;
+        let request = &mut self.requests[id];
+        (request.range, request.taken_at) = (Some(SeqRange::with_len(seq, 1)), Some(self.now));
+        self.open.insert(id);
+    }
+
+    pub(super) fn refused(&mut self, id: usize, refused: Refused) -> Reply {
+        self.tell(0, "refuses", id as u64, 0, || format!("r{id}: {refused:?}"));
+        let mode = self.master.engine.mode();
+        let request = &mut self.requests[id];
+        request.refused = true;
+        let right = match refused {
+            Refused::BadWriteConcern { .. } => request.need.is_none(),
+            Refused::ReadOnly { .. } => mode == Mode::ReadOnly,
+            Refused::Recovering => mode == Mode::Recovering,
+            Refused::Stopping => self.usurped,
+            Refused::Damaged => mode == Mode::Damaged,
+            Refused::DiskFull => mode == Mode::Normal && !self.master.store.has_room(),
+            Refused::NotFound { next } => {
+                request.wait_for.is_some_and(|seq| seq >= next || seq == Seq::ZERO)
+            }
+        };
+        let seen = match refused {
+            Refused::BadWriteConcern { .. } => Some(Sometimes::BadConcernRefused),
+            Refused::ReadOnly { .. } => Some(Sometimes::ReadOnlyRefused),
+            Refused::Recovering => Some(Sometimes::RecoveringRefused),
+            Refused::Stopping => None,
+            Refused::Damaged => Some(Sometimes::DamagedRefused),
+            Refused::DiskFull => Some(Sometimes::DiskFullRefused),
+            Refused::NotFound { .. } => Some(Sometimes::WaitNotFound),
+        };
+        let (connection, count) = (request.connection, request.count);
+        seen.into_iter().for_each(|seen| self.seen.note(seen));
+        self.stats.refused += u64::from(count);
+        if !right {
+            self.fail("a refusal has its reason", format!("r{id}: {refused:?} in mode {mode}"));
+        }
+        let (offset, count, outcome) = (0, u64::from(count), Outcome::Refused);
+        Reply { request: id, connection, offset, count, outcome }
+    }
+
+    pub(super) fn send_reply(&mut self, reply: Reply) {
+        let way = self.client_rng.magnitude(20, 5000);
+        let client = &mut self.clients[self.requests[reply.request].client as usize];
+        client.hears = client.hears.max(self.now + way);
+        self.queue.push(client.hears, Event::Reply(reply));
+    }
+
+    /// A reply reaches its client.
+    pub(super) fn replied(&mut self, reply: Reply) {
+        let id = reply.request;
+        let client = self.requests[id].client;
+        if self.clients[client as usize].connection != reply.connection {
+            return; // The client has given up this connection: it does not know.
+        }
+        for entry in reply.offset..reply.offset + reply.count {
+            let fate = match reply.outcome {
+                Outcome::Refused => Fate::Refused,
+                Outcome::Placed { first, epoch, verdict, by } => {
+                    let seq = first.plus(entry - reply.offset);
+                    match verdict {
+                        Verdict::Met => Fate::Ok(seq, epoch, by),
+                        Verdict::Waiting => Fate::Pending(seq, epoch, by),
+                        Verdict::Unknown => Fate::Unknown,
+                    }
+                }
+            };
+            if let (Fate::Ok(seq, ..), None) = (fate, self.requests[id].wait_for) {
+                self.confirmed = self.confirmed.max(seq);
+            }
+            self.requests[id].fates[entry as usize] = Some((self.now, fate));
+        }
+        self.tell_client(client, "hears", id as u64, reply.offset, || {
+            format!("r{id}[{}..{}]: {:?}", reply.offset, reply.offset + reply.count, reply.outcome)
+        });
+    }
+
+    // ---- readers ----
+
+    /// What readers on a node have before them: its log, and what its driver published last.
+    pub(super) fn shown_by(&self, node: usize) -> (LogReader, (Seq, Levels)) {
+        match node {
+            0 => (self.master.store.reader(), self.master.view.clone()),
+            _ => {
+                let own = &self.secondaries[node - 1];
+                (own.store.reader(), own.view.clone())
+            }
+        }
+    }
+
+    fn read_entries(&mut self, client: u32, node: usize, level: ReadLevel, share: u16, limit: u32) {
+        let host = &self.hosts[node];
+        if !host.up || host.paused > 0 {
+            return;
+        }
+        let level = match level {
+            ReadLevel::Local => Level::Local,
+            ReadLevel::Committed => Level::Committed,
+            ReadLevel::All => Level::All,
+            ReadLevel::Nodes(count) => NonZeroU16::new(count).map_or(Level::Local, Level::Nodes),
+        };
+        let (log, (local, levels)) = self.shown_by(node);
+        let Some(last) = levels.visible(level, local) else { return };
+        if last < local {
+            self.seen.note(Sometimes::ReadBehindCommit);
+        }
+        let from = Seq::new((local.number() * u64::from(share) / 256).max(1));
+        let end = last.next().min(from.plus(u64::from(limit)));
+        self.stats.reads += 1;
+        self.tell_client(client, "reads", from.number(), end.number(), || {
+            format!("{level} on n{node}: {}", SeqRange::new(from, end))
+        });
+        // Nothing is shown of what cannot be read, nor behind it.
+        let end = match self.disks[node].as_ref().is_some_and(|disk| disk.hurt) && from < end {
+            true => super::check::readable_end(&log, SeqRange::new(from, end)),
+            false => end,
+        };
+        if from < end {
+            self.check_read(node, level, SeqRange::new(from, end), &log);
+        }
+        let shown = SeqRange::new(from, end.max(from));
+        self.record_read(client, node, level, shown, end == last.next());
+    }
+}

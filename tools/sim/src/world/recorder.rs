@@ -1,0 +1,145 @@
+//! What clients saw, as a history for the checker of [`crate::history`]: a second judge, which knows
+//! nothing of engines, positions or effects.
+
+use replog::store::LogReader;
+use replog::types::{Level as ReplogLevel, Seq, SeqRange};
+
+use super::World;
+use super::clients::{Fate, payload};
+use crate::history::{
+    Ack, Answer, Cluster, Dump, DumpEntry, Event, History, Item, Level, Op, PayloadId, Placed,
+    Read, What, check,
+};
+
+/// Reads and losses, noted as they happen; the rest is known at the end.
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    reads: Vec<Read>,
+    events: Vec<Event>,
+}
+
+/// Payloads may be equal (empty ones are); an entry is named by the request that brought it. What it
+/// names was compared byte for byte.
+fn name(request: usize, entry: u64) -> PayloadId {
+    PayloadId((request as u64) << 24 | entry)
+}
+
+impl World {
+    /// What stands at `seq` in a log: the entry's name if its bytes are those that were sent.
+    fn name_of(&self, log: &LogReader, seq: Seq) -> PayloadId {
+        let bytes = log.record(seq).map(|record| record.payload).unwrap_or_default();
+        let epoch = log.prefix_id(seq).map_or(0, |id| id.epoch.number());
+        match self.entries.get(&(epoch, seq.number())) {
+            Some(&(id, entry)) if bytes == payload(id, entry, self.requests[id].size) => {
+                name(id, entry)
+            }
+            _ => PayloadId(u64::MAX ^ PayloadId::of(&bytes).0 >> 1),
+        }
+    }
+
+    pub(super) fn record_read(
+        &mut self,
+        client: u32,
+        node: usize,
+        level: ReplogLevel,
+        range: SeqRange,
+        whole: bool,
+    ) {
+        let (log, (_, levels)) = self.shown_by(node);
+        let numbers = range.first.number()..range.end.number();
+        let item = |number| Item { seq: number, payload: self.name_of(&log, Seq::new(number)) };
+        let read = Read {
+            client: 1_000_000 + u64::from(client),
+            node,
+            level: match level {
+                ReplogLevel::Local => Level::Local,
+                ReplogLevel::Committed => Level::Committed,
+                ReplogLevel::All => Level::All,
+                ReplogLevel::Nodes(count) => Level::Nodes(count.get()),
+            },
+            from: range.first.number(),
+            items: numbers.map(item).collect(),
+            commit: Some(levels.commit.number()),
+            whole,
+            invoked: self.now,
+            completed: self.now,
+        };
+        self.recorder.reads.push(read);
+    }
+
+    pub(super) fn record_loss(&mut self, node: usize, kept: Seq) {
+        let event = Event { node, at: self.now, what: What::Lost { kept: kept.number() } };
+        self.recorder.events.push(event);
+    }
+
+    pub(super) fn record_restart(&mut self, node: usize) {
+        self.recorder.events.push(Event { node, at: self.now, what: What::Restarted });
+    }
+
+    /// The end: the checker judges what clients saw.
+    pub(super) fn check_history(&mut self) {
+        let report = check(&self.history());
+        if let Some(found) = report.findings.first() {
+            self.fail(&format!("history: {}", found.kind), found.detail.clone());
+        }
+    }
+
+    pub(super) fn history(&mut self) -> History {
+        let Recorder { reads, events } = std::mem::take(&mut self.recorder);
+        let nodes = self.plan.setup.nodes;
+        let appends = self.requests.iter().enumerate().filter(|(_, r)| r.wait_for.is_none());
+        let ops = appends.flat_map(|(id, request)| {
+            let lost = self.clients[request.client as usize].connection != request.connection;
+            (0..u64::from(request.count)).map(move |entry| {
+                let fate = request.fates[entry as usize];
+                let placed = |seq: Seq, epoch, by| Placed { seq: seq.number(), epoch, by };
+                let answer = match fate.map(|(_, fate)| fate) {
+                    Some(Fate::Ok(seq, epoch, by)) => Answer::Ok(placed(seq, epoch, by)),
+                    Some(Fate::Pending(seq, epoch, by)) => Answer::Pending(placed(seq, epoch, by)),
+                    Some(Fate::Unknown) => Answer::Unknown,
+                    Some(Fate::Refused) => Answer::Rejected("refused".to_owned()),
+                    None if lost => Answer::Lost,
+                    None => Answer::Missing,
+                };
+                Op {
+                    client: request.connection,
+                    payload: name(id, entry),
+                    invoked: request.sent_at,
+                    completed: fate.map(|(at, _)| at),
+                    need: request.need.map_or(u16::MAX, |need| need as u16),
+                    ack: if request.received { Ack::Received } else { Ack::Stored },
+                    timeout: request.timeout_us,
+                    producer: None,
+                    atomic: false,
+                    answer,
+                }
+            })
+        });
+        let ops = ops.collect();
+        // What is down or damaged cannot be read to its end.
+        let is_whole = |&node: &usize| {
+            let (log, _) = self.shown_by(node);
+            let end = log.bounds().last.next();
+            self.hosts[node].up
+                && super::check::readable_end(&log, SeqRange::new(Seq::FIRST, end)) == end
+        };
+        let dumps = (0..nodes).filter(is_whole).map(|node| {
+            let log = match node {
+                0 => self.master.store.reader(),
+                _ => self.secondaries[node - 1].store.reader(),
+            };
+            let numbers = 1..=log.bounds().last.number();
+            let entry = |seq| DumpEntry {
+                seq,
+                epoch: log.prefix_id(Seq::new(seq)).map_or(0, |id| id.epoch.number()),
+                payload: self.name_of(&log, Seq::new(seq)),
+            };
+            Dump { node, entries: numbers.map(entry).collect() }
+        });
+        let dumps = dumps.collect();
+        let healed = self.healed_at.is_some() && !self.master.deposed && self.ailment().is_none();
+        let names = (0..nodes).map(|node| format!("n{node}")).collect();
+        let cluster = Cluster { nodes: names, healed, end: self.now, slack: None };
+        History { cluster, ops, reads, events, dumps }
+    }
+}
