@@ -5,6 +5,7 @@ client at the end. Every message is described once, in the table MESSAGES; encod
 that table, so comparing this file with the page means comparing two tables.
 """
 
+import re
 import select
 import socket
 import struct
@@ -79,14 +80,20 @@ def _crc32c_table():
 
 
 _CRC32C = _crc32c_table()
+# The same for two bytes at once, which is what makes large bodies bearable.
+_CRC32C_PAIRS = tuple(
+    _CRC32C[(one ^ second) & 0xFF] ^ (one >> 8) for second in range(256) for one in _CRC32C)
 
 
 def crc32c(data):
     """CRC-32C (Castagnoli), as of iSCSI and SSE 4.2."""
-    table = _CRC32C
+    pairs = _CRC32C_PAIRS
     crc = 0xFFFFFFFF
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    even = len(data) & ~1
+    for (pair,) in struct.iter_unpack("<H", memoryview(data)[:even]):
+        crc = pairs[(crc ^ pair) & 0xFFFF] ^ (crc >> 16)
+    for byte in data[even:]:
+        crc = _CRC32C[(crc ^ byte) & 0xFF] ^ (crc >> 8)
     return crc ^ 0xFFFFFFFF
 
 
@@ -150,6 +157,7 @@ class FrameParser:
 
     def __init__(self, limit=BODY_MAX):
         self.limit = limit
+        self.verify = True  # without it checksums are not looked at, which is what takes the time
         self.buffer = bytearray()
 
     def feed(self, data):
@@ -172,7 +180,7 @@ class FrameParser:
         if len(have) < HEADER_BYTES + length:
             return None
         frame_type, body = have[3], bytes(have[HEADER_BYTES:HEADER_BYTES + length])
-        if crc32c(have[:12] + body) != checksum:
+        if self.verify and crc32c(have[:12] + body) != checksum:
             raise WireError("bad-checksum", f"checksum {checksum:08x} of a frame of type {frame_type:#04x}")
         del have[:HEADER_BYTES + length]
         return frame_type, body
@@ -436,6 +444,9 @@ MESSAGES = {
     "NACK": Kind(0x12, epoch=u64, seq=u64, code=Integer(2, spell_code(NACK_CODES)), reason=text),
     "HEARTBEAT": Kind(0x13, epoch=u64, number=u64, levels=LEVELS),
     "HEARTBEAT_ACK": Kind(0x14, epoch=u64, number=u64),
+    "ALIGN": Kind(0x15, epoch=u64, last=u64, last_epoch=u64, last_digest=hex64),
+    "FETCH": Kind(0x16, epoch=u64, first=u64, last=u64),
+    "FETCHED": Kind(0x17, True, epoch=u64, first=u64, count=u32),
     "APPEND_REQUEST": Kind(
         0x40, True,
         id=u64, count=u32, concern=CONCERN, ack=ACK_KIND, timeout=TIMEOUT, producer=OptionOf(Pair(text, u64)),
@@ -579,7 +590,7 @@ def read_record(data, at, seq, epoch, previous_digest):
 def read_records(data, first, count, previous=None):
     """All `count` records of a tail, verified as a chain behind the prefix `previous`.
 
-    Without one (an ENTRIES frame does not say it) the first digest is taken on trust and the chain is verified from
+    Without one (ENTRIES and FETCHED do not say it) the first digest is taken on trust and the chain is verified from
     there, except in front of entry 1, where the digest is known to be 0.
     """
     epoch, digest = (previous.epoch, previous.digest) if previous else (0, 0 if first == 1 else None)
@@ -594,9 +605,12 @@ def read_records(data, first, count, previous=None):
     return records
 
 
-def records_of(message):
-    """The records of an APPEND or ENTRIES, verified as far as the message allows."""
-    previous = None
+# Messages whose tail is a run of records.
+WITH_RECORDS = ("APPEND", "FETCHED", "ENTRIES")
+
+
+def records_of(message, previous=None):
+    """The records of an APPEND, FETCHED or ENTRIES, verified behind `previous`, or as far as the message allows."""
     if message.kind == "APPEND":
         previous = Prefix(message.first - 1, message.previous_epoch, message.previous_digest)
     return read_records(message.tail, message.first, message.count, previous)
@@ -616,7 +630,7 @@ def describe(message):
     lines = [message.kind]
     for name, kind in MESSAGES[message.kind].head.fields.items():
         lines.append(f"  {name.rstrip('_'):18} {kind.show(getattr(message, name))}")
-    if message.kind in ("APPEND", "ENTRIES"):
+    if message.kind in WITH_RECORDS:
         for record in records_of(message):
             producer = f" producer {record.producer}" if record.producer else ""
             lines.append(f"  record {record.seq}  epoch {record.epoch}  time {record.time}  "
@@ -634,6 +648,128 @@ def describe(message):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# The page itself
+
+def bytes_of_hex(lines):
+    """Hex with any spacing; `#` starts a comment."""
+    return bytes.fromhex("".join("".join(line.split("#", 1)[0].split()) for line in lines))
+
+
+def messages_of(data):
+    """All messages of a stream; what is left over is an error here, as nothing more will come."""
+    parser = FrameParser()
+    parser.feed(data)
+    while frame := parser.next():
+        yield decode_message(*frame)
+    if parser.buffer:
+        raise WireError("bad-frame", f"{len(parser.buffer)} bytes of a frame that is not complete")
+
+
+def encoded_again(data):
+    """The messages of a stream, which must be the same bytes when they are encoded again, and whose records must
+    verify. Raises WireError or ValueError."""
+    messages = list(messages_of(data))
+    for message in messages:
+        describe(message)
+    again = b"".join(message.encode() for message in messages)
+    if again != data:
+        raise WireError("bad-frame", f"encoded again it is {again.hex()}")
+    return messages
+
+
+def _hex_blocks(lines):
+    """The hex blocks of a page: (number of the first line, heading above, lines)."""
+    block, heading = None, ""
+    for number, line in enumerate(lines, 1):
+        if block is not None:
+            if line.strip().startswith("```"):
+                yield block
+                block = None
+            else:
+                block[2].append(line)
+        elif line.startswith("#"):
+            heading = line.lstrip("# ").strip()
+        elif re.fullmatch(r"```\s*hex\s*", line):
+            block = (number + 1, heading, [])
+    if block is not None:
+        raise WireError("bad-frame", f"the hex block of line {block[0]} has no end")
+
+
+def _code_table(text, title):
+    """The codes of one table of section 10, by number."""
+    found = re.search(rf"^### {re.escape(title)}.*?(?=^##|\Z)", text, re.M | re.S)
+    rows = re.findall(r"\|\s*(\d+)\s*\|\s*`([a-z-]+)`", found[0] if found else "")
+    return {int(number): name for number, name in rows}
+
+
+def _frame_table(text):
+    """The rows of section 5: number by name, and who has a tail."""
+    rows = re.findall(r"^\| (0x[0-9A-F]{2}) \| ([A-Z_]+)( \+ tail)? \|", text, re.M)
+    return {name: (int(number, 16), bool(tail)) for number, name, tail in rows}
+
+
+def check_page(path, say=print):
+    """Compares a page with this module: each hex block is decoded, encoded again and compared, and so are the
+    values that its text gives. Prints a line for each; whether all is well."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    results = []
+
+    def compare(what, got, want):
+        results.append(got == want)
+        say(f"ok     {what}" if got == want else f"FAILED {what}: the page has {want!r}, here it is {got!r}")
+
+    kinds = set()
+    blocks = 0
+    for number, heading, lines in _hex_blocks(text.splitlines()):
+        blocks += 1
+        what = f"line {number} ({heading})"
+        try:
+            messages = encoded_again(bytes_of_hex(lines))
+        except (WireError, ValueError) as error:
+            results.append(False)
+            say(f"FAILED {what}: {error}")
+            continue
+        if not messages:
+            results.append(False)
+            say(f"FAILED {what}: the block is empty")
+            continue
+        results.append(True)
+        kinds.update(message.kind for message in messages)
+        say(f"ok     {what}: {', '.join(message.kind for message in messages)}")
+    if not blocks:
+        results.append(False)
+        say("FAILED the page has no hex block")
+
+    for number, kind, digits in re.findall(r"(?<!some )\b(\d+)(?: as `(u\d+)`)? is `([0-9a-f]+)`", text):
+        out = bytearray()
+        {"u16": u16, "u32": u32, "u64": u64}[kind or "u64"].write(out, int(number))
+        compare(f"the number {number}", out.hex(), digits)
+    for number, digits in re.findall(r"some (\d+) is `([0-9a-f]+)`", text):
+        out = bytearray()
+        OptionOf(u64).write(out, int(number))
+        compare(f"the option {number}", out.hex(), digits)
+    for word, digits in re.findall(r'"(\w+)" is `([0-9a-f]+)`', text):
+        out = bytearray()
+        globals()["text"].write(out, word)
+        compare(f"the string {word}", out.hex(), digits)
+    for digits, want in re.findall(r'"(\d+)" gives ([0-9A-F]{8})', text):
+        compare(f"the CRC-32C of {digits}", f"{crc32c(digits.encode()):08X}", want)
+    for word, seed, want in re.findall(r'XXH64\("(\w*)", (\d+)\) = ([0-9A-F]{16})', text):
+        compare(f"XXH64 of {word!r}", f"{xxh64(word.encode(), int(seed)):016X}", want)
+    frames = {name: (kind.number, kind.tail) for name, kind in MESSAGES.items()}
+    compare("the table of frames", frames, _frame_table(text))
+    compare("the codes of requests", REQUEST_CODES, dict(sorted(_code_table(text, "10.1").items())))
+    compare("the codes of REFUSE", REFUSE_CODES, dict(sorted(_code_table(text, "10.2").items())))
+    compare("the codes of NACK", NACK_CODES, dict(sorted(_code_table(text, "10.3").items())))
+    missing = [name for name in MESSAGES if name not in kinds]
+    if missing:
+        say(f"without an example: {', '.join(missing)}")
+    say(f"{sum(results)} passed, {len(results) - sum(results)} failed")
+    return all(results)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Connections
 
 def parse_address(address):
@@ -646,14 +782,27 @@ def parse_address(address):
 class Connection:
     """A blocking connection. `timeout` (seconds) bounds every step that is not given another one.
 
-    Receiving waits with select and not with the socket's timeout, so that one thread may send while another receives.
+    Receiving waits with poll and not with the socket's timeout, so that one thread may send while another receives.
     """
 
     def __init__(self, address, timeout=5.0):
+        self._begin(socket.create_connection(parse_address(address), timeout), timeout)
+
+    @classmethod
+    def accepted(cls, accepted, timeout=5.0):
+        """The side that was dialled."""
+        connection = cls.__new__(cls)
+        accepted.settimeout(timeout)
+        connection._begin(accepted, timeout)
+        return connection
+
+    def _begin(self, connected, timeout):
         self.timeout = timeout
-        self.socket = socket.create_connection(parse_address(address), timeout)
+        self.socket = connected
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.parser = FrameParser()
+        self.poll = select.poll()  # unlike select() it takes any number of files
+        self.poll.register(connected, select.POLLIN)
 
     def __enter__(self):
         return self
@@ -675,13 +824,16 @@ class Connection:
 
     def receive(self, timeout=None):
         """The next message, a REFUSE included. Raises TimeoutError, Closed, WireError."""
+        return decode_message(*self.receive_frame(timeout))
+
+    def receive_frame(self, timeout=None):
+        """The type and the body of the next frame."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
             frame = self.parser.next()
             if frame:
-                return decode_message(*frame)
-            ready, _, _ = select.select([self.socket], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+                return frame
+            if not self.poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise TimeoutError("nothing came in time")
             try:
                 data = self.socket.recv(1 << 18)
