@@ -193,14 +193,14 @@ class Report:
         return 1 if self.failed else 0
 
 
-def cluster_is_whole(master):
-    """A probe: appends are accepted, and every node is present and has everything."""
+def cluster_is_whole(nodes):
+    """A probe: appends are accepted, and every node is present and has everything. The master comes first."""
 
     def probe():
-        own, peers = master.status()
-        whole = own.value("mode") == "normal" and own.value("present") == str(len(NAMES))
+        own, peers = nodes[0].status()
+        whole = own.value("mode") == "normal" and own.value("present") == str(len(nodes))
         level = all(peer.value("health") == "healthy" and peer.value("lag") == "0" for peer in peers)
-        return whole and level and len(peers) == len(NAMES) - 1, " | ".join([own, *peers])
+        return whole and level and len(peers) == len(nodes) - 1, " | ".join([own, *peers])
 
     return probe
 
@@ -231,12 +231,18 @@ def copied_to(master, seq, nodes):
     return probe
 
 
+def named(nodes):
+    """Their names in a sentence: `master, s1 and s2`."""
+    *others, last = [node.name for node in nodes]
+    return f"{', '.join(others)} and {last}"
+
+
 def check_equal(report, nodes):
-    """The end of every test: the same log on all nodes, entry by entry and by digest."""
-    report.must_reach("every node is healthy and has everything", cluster_is_whole(nodes[0]))
+    """The end of every test: the same log on all nodes, entry by entry and by digest. Returns the entries."""
+    report.must_reach("every node is healthy and has everything", cluster_is_whole(nodes))
     logs = [node.entries() for node in nodes]
     report.check(
-        f"LIST shows the same {len(logs[0])} entries on master, s1 and s2",
+        f"LIST shows the same {len(logs[0])} entries on {named(nodes)}",
         all(log == logs[0] for log in logs),
         "; ".join(f"{node}: {len(log)} entries, last {log[-1:]}" for node, log in zip(nodes, logs)),
     )
@@ -248,10 +254,11 @@ def check_equal(report, nodes):
     )
     digests = [node.ask("DIGEST") for node in nodes]
     report.check(
-        "DIGEST is the same on master, s1 and s2",
+        f"DIGEST is the same on {named(nodes)}",
         all(digest.kind == "OK" and digest == digests[0] for digest in digests),
         "; ".join(f"{node}: {digest}" for node, digest in zip(nodes, digests)),
     )
+    return logs[0]
 
 
 def arguments(description):
@@ -293,7 +300,7 @@ def run(test, options, clean_up):
     try:
         report.step("The cluster answers and is whole.")
         report.must_reach("master, s1 and s2 answer PING", everyone_answers(nodes))
-        report.must_reach("every node is healthy and has everything", cluster_is_whole(nodes[0]))
+        report.must_reach("every node is healthy and has everything", cluster_is_whole(nodes))
         try:
             test(report, nodes, options)
         finally:
