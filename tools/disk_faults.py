@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+"""What `tools/disk_ci` runs: full disks, failing syncs, and deaths at any system call that changes the disk.
+
+    full-master, full-secondary     the data directory is a small file system that fills up and is freed again
+    eio-master, eio-secondary       fdatasync fails with EIO from the N-th call on
+    kill-master, kill-secondary     SIGKILL at the n-th pwritev, fdatasync, rename and so on of a thread, n = 1, 2, 3 …
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from disk_nodes import Cluster, Failed, value, wait_until
+
+TOP = Path(__file__).resolve().parent.parent
+MIB = 1 << 20
+# Less than the disk has, and more than the node's own reserve and a step of growth leave unused.
+DISK_MIB = 32
+BALLAST_MIB = 6
+# The calls by which the log, `meta` and names reach the disk, and how many of each by one thread are tried.
+KILLS = {"pwritev": 25, "fdatasync": 25, "rename": 4, "fsync": 5, "fallocate": 4, "ftruncate": 3}
+EXIT_SYNC_FAILED = 70
+
+
+def say(text):
+    print(f"disk stage: {text}", flush=True)
+
+
+def expect(condition, text):
+    if not condition:
+        raise Failed(text)
+
+
+class SmallDisk:
+    """A file system in memory with a ballast that can be thrown off."""
+
+    def __init__(self, path):
+        self.path = path
+        path.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", path], check=True)
+        (path / "ballast").write_bytes(bytes(BALLAST_MIB * MIB))
+
+    def free(self):
+        (self.path / "ballast").unlink()
+
+    def close(self):
+        subprocess.run(["umount", "--lazy", self.path], check=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def full_master(binary, top):
+    with SmallDisk(top / "disk") as disk:
+        with Cluster(binary, top, {"master": disk.path / "data"}, ["storage.segment_size=1MiB"]) as cluster:
+            refused = fill(cluster)
+            expect(refused.startswith("REJECTED disk-full"), f"not refused as full: {refused}")
+            with cluster.client() as client:
+                for number, payload in list(cluster.answered.items()):
+                    expect(payload in client.ask(f"GET {number}"), f"entry {number} cannot be read on a full disk")
+            disk.free()
+            count = len(cluster.answered)
+            with cluster.client() as client:
+                wait_until("appends to go on", lambda: cluster.append(client, "w=3")[0].startswith("OK "))
+                more = cluster.append(client, "w=3", count=16, size=65536)
+            expect(all(reply.startswith("OK ") for reply in more), f"after the disk was freed: {more[-1][:200]}")
+            cluster.check()
+            cluster.nodes["master"].kill()
+            cluster.start("master")
+            cluster.check()
+            return f"{count} entries until it was full, {len(cluster.answered)} after it was freed"
+
+
+def fill(cluster):
+    """Appends until one is refused, and returns the refusal."""
+    with cluster.client() as client:
+        for _ in range(DISK_MIB * 16 + 1):
+            replies = cluster.append(client, "w=2", size=65536)
+            if not replies or not replies[0].startswith("OK "):
+                return replies[0] if replies else "the master went"
+    return "never refused"
+
+
+def full_secondary(binary, top):
+    with SmallDisk(top / "disk") as disk:
+        with Cluster(binary, top, {"s1": disk.path / "data"}, ["storage.segment_size=1MiB"]) as cluster:
+
+            def error():
+                lines = [line for line in cluster.status() if line.startswith("secondary id=s1 ")]
+                return value(lines[0], "error") or ""
+
+            with cluster.client() as client:
+                for _ in range(DISK_MIB * 16):
+                    replies = cluster.append(client, "w=2", size=65536)
+                    expect(replies and replies[0].startswith("OK "), f"w=2 does not go on: {replies}")
+                    if "disk-full" in error():
+                        break
+                wait_until("the master to say that s1 is full", lambda: "disk-full" in error())
+                more = cluster.append(client, "w=2", count=50, size=1000)
+                expect(all(reply.startswith("OK ") for reply in more), f"w=2 does not go on: {more[-1][:200]}")
+                pending = cluster.append(client, "w=3 timeout=0")[0]
+                expect(pending.startswith("PENDING "), f"w=3 without s1: {pending}")
+                with cluster.client("s1") as reader:
+                    expect(reader.ask("GET 1").startswith("OK "), "a full secondary does not serve reads")
+                disk.free()
+                waited = client.ask(f"WAIT {value(pending, 'seq')} w=3")
+                expect(waited.startswith("OK "), f"s1 does not catch up: {waited}")
+                wait_until("the error to go", lambda: "disk-full" not in error())
+            cluster.check()
+            return f"{len(cluster.answered)} entries, s1 caught up by itself"
+
+
+class Lockstep(threading.Thread):
+    """One append at a time; notes when each was sent and answered."""
+
+    def __init__(self, cluster, options):
+        super().__init__(daemon=True)
+        self.cluster, self.options = cluster, options
+        self.sent = []
+        self.error = None
+        self.ending = threading.Event()
+
+    def run(self):
+        try:
+            with self.cluster.client() as client:
+                while not self.ending.is_set():
+                    at = time.time()
+                    replies = self.cluster.append(client, self.options)
+                    if not replies:
+                        return
+                    self.sent.append((at, time.time(), replies[0]))
+        except (OSError, Failed) as error:
+            self.error = error
+
+
+def failing_sync(binary, top, victim):
+    """The N-th fdatasync of the disk's thread and all later ones fail, for several N."""
+    deaths = []
+    with Cluster(binary, top) as cluster:
+        for count in (12, 40, 120):
+            cluster.nodes[victim].kill()
+            trace = top / f"trace-{count}"
+            node = cluster.start(victim, ["--seccomp-bpf", "-o", str(trace), "-e", "trace=fdatasync", "-e",
+                                          f"inject=fdatasync:error=EIO:when={count}+"])
+            cluster.wait_mode("normal", 3)
+            threads = [Lockstep(cluster, options) for options in ("w=1", "w=2", "w=3")]
+            for thread in threads:
+                thread.start()
+            code = node.wait()
+            died = time.time()
+            failures = [float(line.split()[1]) for line in trace.read_text().splitlines() if "EIO" in line]
+            expect(failures, f"{victim} ended with {code} before its disk failed: {node.log[-3:]}")
+            expect(code == EXIT_SYNC_FAILED, f"{victim} ended with {code}: {node.log[-3:]}")
+            # A master that is gone answers nobody. A secondary that is gone holds up those who need it.
+            survivors = [] if victim == "master" else threads[:2]
+            for thread in survivors:
+                have = len(thread.sent)
+                wait_until(f"{thread.options} to go on", lambda: thread.error or len(thread.sent) > have + 5)
+            for thread in threads:
+                late = [reply for sent, heard, reply in thread.sent
+                        if thread not in survivors and sent > failures[0] and reply.startswith("OK ")]
+                expect(not late, f"{thread.options}: answered after the disk had failed: {late[:1]}")
+            for thread in threads:
+                thread.ending.set()
+            cluster.start(victim)
+            for thread in threads:
+                thread.join()
+                expect(not thread.error or isinstance(thread.error, ConnectionError), f"a client: {thread.error}")
+            cluster.check()
+            deaths.append(died - failures[0])
+    return f"{len(deaths)} failures, exit code 70 within {max(deaths) * 1000:.0f} ms, {len(cluster.answered)} entries"
+
+
+def killed(binary, top, victim):
+    """The victim dies at the n-th call of each kind. A call that it never makes means that it dies a little later."""
+    rounds, missed = 0, []
+    with Cluster(binary, top, settings=["storage.segment_size=64KiB"]) as cluster:
+        for call, most in KILLS.items():
+            for n in range(1, most + 1):
+                rounds += 1
+                cluster.nodes[victim].kill()
+                # Every third death is that of a secondary that begins with nothing.
+                if victim != "master" and n % 3 == 0:
+                    shutil.rmtree(cluster.dir(victim))
+                # No filter in the kernel here: with one, strace's signals are lost.
+                node = cluster.launch(victim, ["-o", "/dev/null", "-e", f"trace={call}", "-e",
+                                               f"inject={call}:signal=SIGKILL:when={n}"])
+                if node.is_ready() and takes_part(cluster, node, victim) and load(cluster, node, victim):
+                    missed.append(f"{call} {n}")
+                    node.process.kill()
+                node.wait()
+                cluster.start(victim)
+                if rounds % 10 == 0:
+                    cluster.check()
+                else:
+                    cluster.wait_mode("normal", 3)
+        cluster.check()
+    expect(len(missed) * 2 < rounds, f"{len(missed)} of {rounds} calls were never made: {', '.join(missed)}")
+    return f"{rounds} deaths, {rounds - len(missed)} of them at their call, {len(cluster.answered)} entries"
+
+
+def takes_part(cluster, node, victim):
+    """Waits until a node that was started leads or follows, or is gone; says whether it is there."""
+
+    def settled():
+        if node.process.poll() is not None:
+            return True
+        try:
+            status = cluster.status(victim)
+        except ConnectionError:
+            return False
+        if victim == "master":
+            return status and value(status[0], "mode") == "normal"
+        return any(value(line, "connected") == "true" for line in status)
+
+    wait_until(f"{victim} to take part", settled)
+    return node.process.poll() is None
+
+
+def load(cluster, node, victim):
+    """Appends of more than a segment in pieces, until the node is gone; says whether it is still there."""
+    try:
+        with cluster.client() as client:
+            for burst in range(40):
+                # Those who need a dead secondary would wait for it.
+                level = burst % (3 if victim == "master" else 2) + 1
+                replies = cluster.append(client, f"w={level} timeout=2s", count=4, size=800)
+                if not replies or node.process.poll() is not None:
+                    return False
+    except ConnectionError:
+        # The master died before it took the connection.
+        return False
+    return True
+
+
+SCENARIOS = {
+    "full-master": full_master,
+    "full-secondary": full_secondary,
+    "eio-master": lambda binary, top: failing_sync(binary, top, "master"),
+    "eio-secondary": lambda binary, top: failing_sync(binary, top, "s1"),
+    "kill-master": lambda binary, top: killed(binary, top, "master"),
+    "kill-secondary": lambda binary, top: killed(binary, top, "s1"),
+}
+
+
+def run(name, binary, top, failed):
+    directory = top / name
+    directory.mkdir()
+    started = time.monotonic()
+    try:
+        done = SCENARIOS[name](binary, directory)
+        say(f"ok {name}: {done} ({time.monotonic() - started:.0f} s)")
+    except Exception as error:  # Whatever it is, the others go on and the stage fails.
+        failed.append(name)
+        say(f"FAILED {name}: {error!r}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", default=str(TOP / "target/debug/replog"), help="the server's program")
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    arguments = parser.parse_args()
+    unknown = set(arguments.scenarios) - set(SCENARIOS)
+    if unknown or not Path(arguments.binary).is_file():
+        parser.error(f"no such scenario: {unknown}" if unknown else f"no {arguments.binary}: build it first")
+    failed = []
+    with tempfile.TemporaryDirectory(prefix="replog-disk-") as top:
+        # Two at a time: most of it is waiting.
+        waiting = list(arguments.scenarios or SCENARIOS)[::-1]
+
+        def work():
+            while waiting:
+                run(waiting.pop(), arguments.binary, Path(top), failed)
+
+        workers = [threading.Thread(target=work) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
