@@ -61,16 +61,19 @@ struct Run {
     all: bool,
 }
 
-/// Play fixed seeds, then fresh ones for a while. The fresh ones come from the clock and are printed.
+/// Play fixed seeds, then fresh ones.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ci")]
 struct Ci {
-    /// how long to play fresh seeds (2m)
-    #[argh(option, default = "String::from(\"2m\")")]
-    time: String,
     /// fixed seeds, from 1 on (2000)
     #[argh(option, default = "2000")]
     fixed: u64,
+    /// fresh seeds (8000)
+    #[argh(option, default = "8000")]
+    fresh: u64,
+    /// first fresh seed (drawn from the clock, and printed)
+    #[argh(option)]
+    from: Option<u64>,
     /// threads (1)
     #[argh(option, default = "1")]
     jobs: usize,
@@ -179,14 +182,13 @@ fn many(run: &Run) -> anyhow::Result<bool> {
 }
 
 fn continuous(ci: &Ci) -> anyhow::Result<bool> {
-    let time = duration(&ci.time)?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let fresh = now.as_secs() * 1_000_000;
-    println!("fixed seeds 1 to {}, then fresh ones from {fresh}", ci.fixed);
+    let fresh = ci.from.unwrap_or(now.as_secs() * 1_000_000);
+    println!("fixed seeds 1 to {}, then {} fresh ones from {fresh}", ci.fixed, ci.fresh);
     let began = Instant::now();
     let (mut totals, mut failed) = play_many(1, Some(ci.fixed), None, ci.jobs, false);
     if failed.is_empty() {
-        let (more, more_failed) = play_many(fresh, None, Some(time), ci.jobs, false);
+        let (more, more_failed) = play_many(fresh, Some(ci.fresh), None, ci.jobs, false);
         totals.seeds += more.seeds;
         totals.liveness += more.liveness;
         totals.failed += more.failed;

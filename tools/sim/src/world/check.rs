@@ -103,8 +103,9 @@ impl Memory {
         }
     }
 
-    pub(super) fn master_woke(&mut self, now: u64) {
-        self.awake_since = now;
+    /// The master judges nobody before `at`: it was, or still will be, late itself.
+    pub(super) fn master_woke(&mut self, at: u64) {
+        self.awake_since = self.awake_since.max(at);
     }
 }
 

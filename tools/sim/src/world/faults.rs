@@ -121,7 +121,8 @@ impl World {
             Fault::SlowNode { by_us, .. } => {
                 self.hosts[node].slow_by -= by_us;
                 if node == 0 {
-                    self.memory.master_woke(self.now);
+                    // The turn it was promised while it was slow still comes late.
+                    self.memory.master_woke(self.now + by_us + self.plan.setup.turn_us);
                 }
             }
             Fault::SlowLink { by_us, .. } => self.lines[node].slow_by -= by_us,
