@@ -20,6 +20,7 @@ mod server;
 mod session;
 mod store;
 mod text;
+mod wake;
 mod wire_session;
 
 pub use dev::run_dev;

@@ -1,15 +1,10 @@
 //! What both doors for clients do alike: carrying out commands, reading the log in pieces, handing
 //! appends to the driver.
 
-use std::io;
-
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, Interest};
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::oneshot;
 
 use super::inbox::{AppendRun, ClientInput, Input, Node, RunOptions};
-use super::metrics::Traffic;
 use crate::codes::Code;
 use crate::config::Role;
 use crate::engine::Levels;
@@ -25,26 +20,6 @@ use crate::types::{Level, Seq, SeqRange};
 /// The node is going away: its driver answers nothing more.
 #[derive(Debug)]
 pub(super) struct DriverGone;
-
-/// Reads what came; while nothing is to be read, waits for the connection to fail.
-///
-/// A client that has closed altogether looks at first like one that has closed its sending side and
-/// waits for its answers by right. Keepalive probes tell them apart after a while, and their error
-/// would go unseen if nobody asked for it. Cancel-safe: what was read is in the buffer.
-pub(super) async fn read_or_error(
-    socket: &mut OwnedReadHalf,
-    buffer: &mut BytesMut,
-    reading: bool,
-    traffic: &Traffic,
-) -> io::Result<usize> {
-    if reading {
-        let count = socket.read_buf(buffer).await?;
-        traffic.received.inc_by(count as u64);
-        return Ok(count);
-    }
-    socket.ready(Interest::ERROR).await?;
-    Err(io::ErrorKind::ConnectionReset.into())
-}
 
 /// Asks the driver something.
 pub(super) async fn ask<T>(

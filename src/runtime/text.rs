@@ -11,20 +11,20 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::debug;
 
-use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions, View};
+use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions};
 use super::metrics::Kind;
-use super::session::{self, DriverGone, List, Tail, read_or_error};
+use super::session::{self, DriverGone, List, Tail};
+use super::wake::{WaitFor, Wake, Wakes};
 use crate::codes::Code;
 use crate::config::Role;
 use crate::engine::Token;
 use crate::gateway::reply::write_placed;
 use crate::gateway::{Command, Refusal, parse};
 use crate::limits::{GATEWAY_LINE_EXTRA_BYTES, OUTPUT_CHUNK_BYTES};
-use crate::wire::reserve_for_read;
 
 /// What a reply is waited for.
 enum Slot {
@@ -94,14 +94,14 @@ struct TextSession {
 /// Serves a client of the gateway until it goes.
 pub(super) async fn serve(node: Arc<Node>, stream: TcpStream) {
     let connection = node.connection_number();
-    let (mut read, write) = stream.into_split();
+    let (read, write) = stream.into_split();
     // One message answers at least one append that waits: see `limits.waiting_max`.
-    let (sender, mut replies) = mpsc::channel(node.limits.waiting_max + 1);
+    let (sender, replies) = mpsc::channel(node.limits.waiting_max + 1);
     let opened = ClientInput::Opened { connection, replies: sender };
     if session::tell(&node, opened).await.is_err() {
         return;
     }
-    let view = node.view.clone();
+    let mut wakes = Wakes::new(&node, Kind::Gateway, read, replies);
     let mut text = TextSession {
         node,
         connection,
@@ -121,12 +121,12 @@ pub(super) async fn serve(node: Arc<Node>, stream: TcpStream) {
         progress: Instant::now(),
         idle_at: Instant::now(),
     };
-    let end = text.run(&mut read, &mut replies, view).await;
+    let end = text.run(&mut wakes).await;
     debug!(connection, clean = matches!(end, End::Clean), "gateway client gone");
     // A driver that is gone needs not be told.
     let _ = session::tell(&text.node, ClientInput::Closed { connection }).await;
     if text.closing {
-        drain(read, text.write, text.node.limits.write_timeout).await;
+        drain(wakes.into_read_half(), text.write, text.node.limits.write_timeout).await;
     }
 }
 
@@ -147,60 +147,32 @@ pub(super) async fn drain(
 }
 
 impl TextSession {
-    async fn run(
-        &mut self,
-        read: &mut tokio::net::tcp::OwnedReadHalf,
-        replies: &mut mpsc::Receiver<Vec<Reply>>,
-        mut view: watch::Receiver<View>,
-    ) -> End {
-        let stop = self.node.stop.clone();
-        let traffic = self.node.metrics.traffic(Kind::Gateway).clone();
-        let mut stopping = false;
+    async fn run(&mut self, wakes: &mut Wakes) -> End {
         loop {
             if let Err(end) = self.advance().await {
                 return end;
             }
             let blocked = !self.out.is_empty();
-            if !blocked && self.is_finished(stopping) {
+            if !blocked && self.is_finished(wakes.stopping()) {
                 return End::Clean;
             }
             let tailing = matches!(self.active, Active::Tail(_)) && !blocked;
-            let reading = self.takes_input() && !stopping;
-            reserve_for_read(&mut self.input);
-            let stalled = self.progress + self.node.limits.write_timeout;
-            tokio::select! {
-                biased;
-                () = stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    // What has arrived is still answered.
-                    while self.input.len() < self.node.limits.output_max
-                        && matches!(read.try_read_buf(&mut self.input), Ok(count) if count > 0) {}
-                }
-                answered = replies.recv() => match answered {
-                    Some(answered) => {
-                        self.take_replies(answered);
-                        while let Ok(more) = replies.try_recv() {
-                            self.take_replies(more);
-                        }
-                    }
-                    None => return End::Broken,
-                },
-                ready = self.write.writable(), if blocked => if ready.is_err() {
-                    return End::Broken;
-                },
-                count = read_or_error(read, &mut self.input, reading, &traffic) => match count {
-                    Ok(0) => self.input_ended = true,
-                    Ok(_) => {}
-                    Err(_) => return End::Broken,
-                },
-                _ = view.changed(), if tailing => {}
-                () = sleep_until(self.idle_at), if tailing => {
+            let wait = WaitFor {
+                input: self.takes_input(),
+                room_by: blocked.then(|| self.progress + self.node.limits.write_timeout),
+                entries_by: tailing.then_some(self.idle_at),
+            };
+            match wakes.next(&mut self.input, &self.write, wait).await {
+                Wake::Answered(replies) => self.take_replies(replies),
+                Wake::Ready => {}
+                Wake::InputEnded => self.input_ended = true,
+                Wake::Idle => {
                     if let Active::Tail(tail) = &self.active {
                         tail.write_idle(&self.node, &mut self.out);
                     }
                     self.idle_at = Instant::now() + self.node.heartbeat_interval;
                 }
-                () = sleep_until(stalled), if blocked => return End::Broken,
+                Wake::Stalled | Wake::Broken => return End::Broken,
             }
         }
     }

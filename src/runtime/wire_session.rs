@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::debug;
 
-use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions, View};
+use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions};
 use super::link::{Flushed, FrameQueue, Kind};
 use super::metrics;
 use super::reader::next_message;
-use super::session::{self, Cursor, DriverGone, List, Tail, read_or_error};
+use super::session::{self, Cursor, DriverGone, List, Tail};
 use super::text::write_outcome;
+use super::wake::{WaitFor, Wake, Wakes};
 use crate::codes::{Class, Code, RefuseCode};
 use crate::config::Role;
 use crate::engine::Token;
@@ -29,7 +30,7 @@ use crate::wire::codec::{
     self, AckKind, AppendReply, AppendRequest, CommandHead, Concern, EntriesHead, ReadLevel,
     RequestRefused, TailStart, Timeout, encode_entries,
 };
-use crate::wire::{FrameDecoder, Message, OutFrame, reserve_for_read};
+use crate::wire::{FrameDecoder, Message, OutFrame};
 
 /// A run of requests that waits for its answers.
 struct Pending {
@@ -96,19 +97,19 @@ struct WireSession {
 /// Serves a client that has introduced itself until it goes.
 pub(super) async fn serve(
     node: Arc<Node>,
-    mut read: OwnedReadHalf,
+    read: OwnedReadHalf,
     write: OwnedWriteHalf,
     input: BytesMut,
     answer: OutFrame,
 ) {
     let connection = node.connection_number();
     // One message answers at least one append that waits: see `limits.waiting_max`.
-    let (sender, mut replies) = mpsc::channel(node.limits.waiting_max + 1);
+    let (sender, replies) = mpsc::channel(node.limits.waiting_max + 1);
     let opened = ClientInput::Opened { connection, replies: sender };
     if session::tell(&node, opened).await.is_err() {
         return;
     }
-    let view = node.view.clone();
+    let mut wakes = Wakes::new(&node, metrics::Kind::Wire, read, replies);
     let mut wire = WireSession {
         connection,
         decoder: FrameDecoder { body_bytes_max: frame_bytes_max(&node) },
@@ -127,7 +128,7 @@ pub(super) async fn serve(
         node,
     };
     wire.out.push(Kind::Entries(Seq::ZERO), answer);
-    let end = wire.run(&mut read, &mut replies, view).await;
+    let end = wire.run(&mut wakes).await;
     // A driver that is gone needs not be told.
     let _ = session::tell(&wire.node, ClientInput::Closed { connection }).await;
     if let End::Refuse(code, reason) = end {
@@ -137,7 +138,7 @@ pub(super) async fn serve(
             return;
         }
         debug!(connection, code = code.word(), reason, "client refused");
-        super::reader::refuse(read, wire.write, code, 0, &reason).await;
+        super::reader::refuse(wakes.into_read_half(), wire.write, code, 0, &reason).await;
     }
 }
 
@@ -150,64 +151,35 @@ pub(super) fn frame_bytes_max(node: &Node) -> usize {
 }
 
 impl WireSession {
-    async fn run(
-        &mut self,
-        read: &mut OwnedReadHalf,
-        replies: &mut mpsc::Receiver<Vec<Reply>>,
-        mut view: watch::Receiver<View>,
-    ) -> End {
-        let stop = self.node.stop.clone();
-        let traffic = self.node.metrics.traffic(metrics::Kind::Wire).clone();
-        let mut stopping = false;
+    async fn run(&mut self, wakes: &mut Wakes) -> End {
         loop {
             if let Err(end) = self.advance().await {
                 return end;
             }
             let blocked = !self.out.is_empty();
-            if !blocked && (self.input_ended || stopping) && self.is_idle(stopping) {
+            let ending = self.input_ended || wakes.stopping();
+            if !blocked && ending && self.is_idle(wakes.stopping()) {
                 return End::Clean;
             }
             let idle_at = self.streams.iter().filter_map(|stream| match stream {
                 Stream::Tail { idle_at, .. } => Some(*idle_at),
                 Stream::Read { .. } => None,
             });
-            let idle_at = idle_at.min().filter(|_| !blocked);
-            let tailing = idle_at.is_some();
-            let idle_at = idle_at.unwrap_or_else(Instant::now);
-            let reading = self.takes_input() && !stopping;
-            reserve_for_read(&mut self.input);
-            let stalled = self.progress + self.node.limits.write_timeout;
-            tokio::select! {
-                biased;
-                () = stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    // What has arrived is still answered.
-                    while self.input.len() < self.node.limits.output_max
-                        && matches!(read.try_read_buf(&mut self.input), Ok(count) if count > 0) {}
-                }
-                answered = replies.recv() => match answered {
-                    Some(answered) => {
-                        self.take_replies(answered);
-                        while let Ok(more) = replies.try_recv() {
-                            self.take_replies(more);
-                        }
-                    }
-                    None => return End::Broken,
-                },
-                ready = self.write.writable(), if blocked => if ready.is_err() {
-                    return End::Broken;
-                },
-                count = read_or_error(read, &mut self.input, reading, &traffic) => match count {
-                    Ok(0) => self.input_ended = true,
-                    Ok(_) => {}
-                    Err(_) => return End::Broken,
-                },
-                _ = view.changed(), if tailing => {}
-                () = sleep_until(idle_at), if tailing => self.tell_idle(),
-                () = sleep_until(stalled), if blocked => {
+            let wait = WaitFor {
+                input: self.takes_input(),
+                room_by: blocked.then(|| self.progress + self.node.limits.write_timeout),
+                entries_by: idle_at.min().filter(|_| !blocked),
+            };
+            match wakes.next(&mut self.input, &self.write, wait).await {
+                Wake::Answered(replies) => self.take_replies(replies),
+                Wake::Ready => {}
+                Wake::InputEnded => self.input_ended = true,
+                Wake::Idle => self.tell_idle(),
+                Wake::Stalled => {
                     let reason = "the client does not take its output".to_owned();
                     return End::Refuse(RefuseCode::SlowReader, reason);
                 }
+                Wake::Broken => return End::Broken,
             }
         }
     }

@@ -1,0 +1,146 @@
+//! What a client's connection wakes up for, whichever door it came through.
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::inbox::{Node, Reply, View};
+use super::metrics::{Kind, Traffic};
+use crate::wire::reserve_for_read;
+
+/// All that may happen to a client's connection from outside.
+pub(super) struct Wakes {
+    read: OwnedReadHalf,
+    replies: mpsc::Receiver<Vec<Reply>>,
+    view: watch::Receiver<View>,
+    stop: tokio_util::sync::CancellationToken,
+    stopping: bool,
+    traffic: Traffic,
+    input_max: usize,
+}
+
+/// What besides answers and the node's end a connection waits for now.
+pub(super) struct WaitFor {
+    /// Whether more input may be taken.
+    pub(super) input: bool,
+    /// Output that the socket did not take must begin to leave by then.
+    pub(super) room_by: Option<Instant>,
+    /// A tail is at the end of the log: it goes on with the next entry, or says by then that there
+    /// is none.
+    pub(super) entries_by: Option<Instant>,
+}
+
+/// What happened.
+pub(super) enum Wake {
+    /// Appends and waits were answered.
+    Answered(Vec<Reply>),
+    /// There may be something to do: input came, the socket takes output, the log grew, or the node
+    /// began to stop.
+    Ready,
+    /// The client sends nothing more.
+    InputEnded,
+    /// The log did not grow in time.
+    Idle,
+    /// The client did not take its output in time.
+    Stalled,
+    /// The connection, or the node's driver, is gone.
+    Broken,
+}
+
+impl Wakes {
+    pub(super) fn new(
+        node: &Node,
+        kind: Kind,
+        read: OwnedReadHalf,
+        replies: mpsc::Receiver<Vec<Reply>>,
+    ) -> Self {
+        Wakes {
+            read,
+            replies,
+            view: node.view.clone(),
+            stop: node.stop.clone(),
+            stopping: false,
+            traffic: node.metrics.traffic(kind).clone(),
+            input_max: node.limits.output_max,
+        }
+    }
+
+    /// Whether the node is stopping: no more input is taken.
+    pub(super) fn stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Waits for the next thing to happen. Input is put behind what is in `input`.
+    pub(super) async fn next(
+        &mut self,
+        input: &mut BytesMut,
+        write: &OwnedWriteHalf,
+        wait: WaitFor,
+    ) -> Wake {
+        let (blocked, tailing) = (wait.room_by.is_some(), wait.entries_by.is_some());
+        // Where nothing is waited for, the branch is off and its time means nothing.
+        let room_by = wait.room_by.unwrap_or_else(Instant::now);
+        let entries_by = wait.entries_by.unwrap_or_else(Instant::now);
+        let reading = wait.input && !self.stopping;
+        reserve_for_read(input);
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled(), if !self.stopping => {
+                self.stopping = true;
+                // What has arrived is still answered.
+                while input.len() < self.input_max
+                    && let Ok(count @ 1..) = self.read.try_read_buf(input)
+                {
+                    self.traffic.received.inc_by(count as u64);
+                }
+                Wake::Ready
+            }
+            answered = self.replies.recv() => {
+                let Some(mut answered) = answered else { return Wake::Broken };
+                while let Ok(more) = self.replies.try_recv() {
+                    answered.extend(more);
+                }
+                Wake::Answered(answered)
+            }
+            ready = write.writable(), if blocked => match ready {
+                Ok(()) => Wake::Ready,
+                Err(_) => Wake::Broken,
+            },
+            came = read_or_error(&mut self.read, input, reading, &self.traffic) => match came {
+                Ok(0) => Wake::InputEnded,
+                Ok(_) => Wake::Ready,
+                Err(_) => Wake::Broken,
+            },
+            _ = self.view.changed(), if tailing => Wake::Ready,
+            () = sleep_until(entries_by), if tailing => Wake::Idle,
+            () = sleep_until(room_by), if blocked => Wake::Stalled,
+        }
+    }
+
+    /// The receiving half, for the farewell.
+    pub(super) fn into_read_half(self) -> OwnedReadHalf {
+        self.read
+    }
+}
+
+/// Reads what came; while nothing is to be read, waits for the connection to fail.
+///
+/// A client that has closed altogether looks at first like one that has closed its sending side and
+/// waits for its answers by right. Keepalive probes tell them apart after a while, and their error
+/// would go unseen if nobody asked for it. Cancel-safe: what was read is in the buffer.
+async fn read_or_error(
+    socket: &mut OwnedReadHalf,
+    buffer: &mut BytesMut,
+    reading: bool,
+    traffic: &Traffic,
+) -> std::io::Result<usize> {
+    if reading {
+        let count = socket.read_buf(buffer).await?;
+        traffic.received.inc_by(count as u64);
+        return Ok(count);
+    }
+    socket.ready(Interest::ERROR).await?;
+    Err(std::io::ErrorKind::ConnectionReset.into())
+}
