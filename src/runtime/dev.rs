@@ -59,10 +59,11 @@ async fn until_all_ended(
         // The cluster is one thing: without one of its nodes it ends.
         stop.cancel();
         match ended {
-            Ok((id, Err(error))) => {
+            // The first is the cause; what the others say may follow from it.
+            Ok((id, Err(error))) if outcome.is_ok() => {
                 outcome = Err(NodeError::InCluster { id, error: Box::new(error) })
             }
-            Ok((_, Ok(()))) => {}
+            Ok(_) => {}
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }

@@ -159,8 +159,7 @@ impl MasterDriver {
             tokio::select! {
                 biased;
                 () = end.cancelled() => {
-                    self.leave_log();
-                    return Ok(());
+                    return self.leave_log();
                 }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
@@ -669,7 +668,7 @@ impl MasterDriver {
     /// The store cannot go on: nor can this node.
     fn fail(&mut self, error: StoreError) {
         if self.failed.is_none() {
-            self.failed = Some(NodeError::Store(error));
+            self.failed = Some(error.into());
         }
     }
 

@@ -60,6 +60,12 @@ pub enum NodeError {
     /// The store cannot go on.
     #[error("{0}")]
     Store(StoreError),
+    /// Numbers were given or a promise was due, and not even the reserve had room for it.
+    #[error(
+        "no space is left on the disk for what was let in while there was some: make room there, \
+         then start the node again, it finds out by itself what is there"
+    )]
+    NoRoom,
     /// The system gave no random numbers.
     #[error("cannot get random numbers for an id: {0}")]
     Random(getrandom::Error),
@@ -73,16 +79,29 @@ pub enum NodeError {
     },
 }
 
+impl From<StoreError> for NodeError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full => NodeError::NoRoom,
+            error => NodeError::Store(error),
+        }
+    }
+}
+
 impl NodeError {
     /// The exit code that scripts rely on.
     pub fn exit_code(&self) -> u8 {
         match self {
-            NodeError::SyncFailed(_) => 70,
+            // A write that failed leaves as much in doubt as a sync that did.
+            NodeError::SyncFailed(_) | NodeError::Store(StoreError::Failed { .. }) => DISK_FAILED,
             NodeError::InCluster { error, .. } => error.exit_code(),
             _ => 1,
         }
     }
 }
+
+/// The exit code of a node whose disk failed: what it says from now on proves nothing.
+const DISK_FAILED: u8 = 70;
 
 /// How long connections of a deposed master have for their last replies.
 const LAST_WORDS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -199,7 +218,7 @@ pub(super) async fn serve(
     tasks.close();
     let outcome = match outcome {
         // A disk that lies makes every further word doubtful.
-        Some(Err(error @ NodeError::SyncFailed(_))) => Err(error),
+        Some(Err(error)) if error.exit_code() == DISK_FAILED => Err(error),
         Some(outcome) => {
             // What the driver said last is still on its way to clients.
             let _ = timeout(LAST_WORDS_TIMEOUT, tasks.wait()).await;
@@ -303,5 +322,30 @@ fn master_config(config: &Config) -> MasterConfig {
         window_bytes_max: WINDOW_BYTES_MAX,
         bootstrap: config.node.bootstrap,
         accept_data_loss: config.node.accept_data_loss,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_disk_failed_ends_the_node_with_70_and_a_full_one_does_not() {
+        let what = "write to the log".to_owned();
+        let error = "Input/output error (os error 5)".to_owned();
+        let failed = NodeError::from(StoreError::Failed { what, error: error.clone() });
+        assert_eq!(failed.exit_code(), 70);
+        let line = failed.to_string();
+        assert!(line.contains(&error) && line.contains("start the node again"), "{line}");
+        assert_eq!(NodeError::SyncFailed(error).exit_code(), 70);
+        let in_cluster = NodeError::InCluster {
+            id: "s1".parse().expect("a node's name"),
+            error: Box::new(failed),
+        };
+        assert_eq!(in_cluster.exit_code(), 70);
+
+        let full = NodeError::from(StoreError::Full);
+        assert_eq!(full.exit_code(), 1);
+        assert!(!full.to_string().contains("goes on by itself"), "{full}");
     }
 }

@@ -99,8 +99,7 @@ impl SecondaryDriver {
             tokio::select! {
                 biased;
                 () = end.cancelled() => {
-                    self.leave_log();
-                    return Ok(());
+                    return self.leave_log();
                 }
                 count = self.inputs.recv_many(&mut batch, INPUTS_PER_TURN) => {
                     if count == 0 {
@@ -561,19 +560,23 @@ impl SecondaryDriver {
     }
 
     /// Leaves the log so that the next start knows that nothing is missing.
-    fn leave_log(&mut self) {
+    ///
+    /// # Errors
+    /// The disk failed the last sync: the stop was asked for, and is no clean one.
+    fn leave_log(&mut self) -> Result<(), NodeError> {
         let mut identity = self.log.store().identity().clone();
         identity.commit = self.engine.levels().commit;
         if let Err(error) = self.log.store_mut().set_identity(identity) {
             warn!(%error, "the commit position was not kept");
         }
         self.log.store_mut().close();
+        self.news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))
     }
 
     /// The store cannot go on: nor can this node.
     fn fail(&mut self, error: StoreError) {
         if self.failed.is_none() {
-            self.failed = Some(NodeError::Store(error));
+            self.failed = Some(error.into());
         }
     }
 

@@ -158,7 +158,11 @@ struct World {
     syncs: u64,
     crash_at: Option<u64>,
     fail_sync_at: Option<u64>,
+    fail_writes: bool,
     budget: Option<u64>,
+    /// Handles that were not dropped, and the most there were at once.
+    open: usize,
+    open_most: usize,
 }
 
 /// Whether an operation is to be done, done before a crash, or not at all.
@@ -235,6 +239,9 @@ impl World {
         self.locks.clear();
         self.crash_at = None;
         self.fail_sync_at = None;
+        self.fail_writes = false;
+        // Handles of the life before are worth nothing and are not counted.
+        (self.open, self.open_most) = (0, 0);
     }
 }
 
@@ -283,7 +290,10 @@ impl FaultyFs {
             syncs: 0,
             crash_at: None,
             fail_sync_at: None,
+            fail_writes: false,
             budget: None,
+            open: 0,
+            open_most: 0,
         };
         FaultyFs { world: Arc::new(Mutex::new(world)) }
     }
@@ -314,6 +324,16 @@ impl FaultyFs {
     pub fn fail_sync_at(&self, sync: u64) {
         let mut world = self.world();
         world.fail_sync_at = Some(world.syncs + sync);
+    }
+
+    /// From now on no write to a file is done, and each says so.
+    pub fn fail_writes(&self) {
+        self.world().fail_writes = true;
+    }
+
+    /// The most files that were open at once since the program started.
+    pub fn open_most(&self) -> usize {
+        self.world().open_most
     }
 
     /// So many bytes fit in all; `None` has no end.
@@ -421,7 +441,9 @@ impl FaultyFs {
         }
     }
 
-    fn handle(&self, id: u64, life: u64) -> Arc<dyn FsFile> {
+    fn handle(&self, world: &mut World, id: u64, life: u64) -> Arc<dyn FsFile> {
+        world.open += 1;
+        world.open_most = world.open_most.max(world.open);
         Arc::new(FaultyFile { fs: self.clone(), id, life })
     }
 }
@@ -449,10 +471,11 @@ fn read(inode: &Inode, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 
 impl Fs for FaultyFs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
-        let world = self.world();
+        let world = &mut *self.world();
         world.check(world.life)?;
         let id = *world.names.get(path).ok_or_else(missing)?;
-        Ok(self.handle(id, world.life))
+        let life = world.life;
+        Ok(self.handle(world, id, life))
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
@@ -478,7 +501,7 @@ impl Fs for FaultyFs {
                 Ok(id)
             }
         })?;
-        Ok(self.handle(id, life))
+        Ok(self.handle(&mut world, id, life))
     }
 
     fn create_dir(&self, _path: &Path) -> io::Result<()> {
@@ -590,6 +613,15 @@ impl FaultyFile {
     }
 }
 
+impl Drop for FaultyFile {
+    fn drop(&mut self) {
+        let mut world = self.fs.world();
+        if world.life == self.life {
+            world.open = world.open.saturating_sub(1);
+        }
+    }
+}
+
 impl FsFile for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let world = self.fs.world();
@@ -603,6 +635,9 @@ impl FsFile for FaultyFile {
             return Ok(());
         }
         self.operate(|world| {
+            if world.fail_writes {
+                return Err(io::Error::other("the disk failed"));
+            }
             let end = offset + bytes.len() as u64;
             let granted = world.grow(self.id, end);
             let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;

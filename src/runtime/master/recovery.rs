@@ -118,13 +118,17 @@ impl MasterDriver {
     }
 
     /// Leaves the log so that the next start knows that nothing is missing.
-    pub(super) fn leave_log(&mut self) {
+    ///
+    /// # Errors
+    /// The disk failed the last sync: the stop was asked for, and is no clean one.
+    pub(super) fn leave_log(&mut self) -> Result<(), NodeError> {
         let mut identity = self.log.store().identity().clone();
         identity.commit = self.engine.levels().commit;
         if let Err(error) = self.log.store_mut().set_identity(identity) {
             warn!(%error, "the commit position was not kept");
         }
         self.log.store_mut().close();
+        self.news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))
     }
 
     /// Says for whom a start waits, when that changes.

@@ -217,17 +217,22 @@ impl DiskLog {
     }
 }
 
-/// A segment as it was found.
+/// A segment as it was found. A log can have more of them than a process may have files open, so
+/// each is opened when it is looked at.
 struct Found {
     path: PathBuf,
     first: Seq,
-    file: Arc<dyn FsFile>,
     header: Option<SegmentHeader>,
+    /// Without its index, which would add up over all segments, and where it starts.
     footer: Option<(Footer, u64)>,
     scan: Option<Scan>,
 }
 
 impl Found {
+    fn open(&self, fs: &dyn Fs) -> Result<Arc<dyn FsFile>, OpenError> {
+        fs.open(&self.path).map_err(io(format!("open {}", self.path.display())))
+    }
+
     /// The last whole entry, and epoch and digest there.
     fn end(&self) -> (Seq, Option<PrefixId>) {
         match (&self.scan, &self.footer) {
@@ -340,7 +345,9 @@ impl Opening {
             let footer = read_footer(&*file).map_err(read)?;
             let offset = footer_offset(&*file).map_err(read)?;
             let footer = footer.zip(offset).filter(|(footer, _)| footer.last >= first);
-            self.found.push(Found { path: path.clone(), first, file, header, footer, scan: None });
+            let footer =
+                footer.map(|(footer, offset)| (Footer { points: Vec::new(), ..footer }, offset));
+            self.found.push(Found { path: path.clone(), first, header, footer, scan: None });
         }
         Ok(())
     }
@@ -360,7 +367,8 @@ impl Opening {
             }
             let before = found.header.map(|header| header.before).or(previous);
             let before = if found.first == Seq::FIRST { Some(PrefixId::EMPTY) } else { before };
-            let scan = scan(&*found.file, found.first, before, &mut |_| {})
+            let file = found.open(&*self.home.fs)?;
+            let scan = scan(&*file, found.first, before, &mut |_| {})
                 .map_err(io(format!("read {}", found.path.display())))?;
             mark = mark.max(scan.mark);
             found.scan = Some(scan);
@@ -472,8 +480,9 @@ impl Opening {
             let mut pieces = Vec::new();
             for (index, found) in self.found.iter().enumerate().skip(cut.index) {
                 let from = if index == cut.index { cut.offset } else { 0 };
-                let len = found.file.len().map_err(what())?;
-                pieces.push((found.file.clone(), from, len.max(from)));
+                let file = found.open(fs)?;
+                let len = file.len().map_err(what())?;
+                pieces.push((file, from, len.max(from)));
             }
             room.with_control(|| self.home.keep_aside(&name, &[], &pieces)).map_err(what())?;
             self.meta.aside_next += 1;
@@ -484,12 +493,13 @@ impl Opening {
             fs.sync_dir(&self.home.dir).map_err(what())?;
         }
         let found = &mut self.found[cut.index];
-        found.file.set_len(cut.offset.max(SEGMENT_HEADER_BYTES as u64)).map_err(what())?;
-        found.file.sync_data().map_err(what())?;
+        let file = found.open(fs)?;
+        file.set_len(cut.offset.max(SEGMENT_HEADER_BYTES as u64)).map_err(what())?;
+        file.sync_data().map_err(what())?;
         found.footer = None;
         let before = found.header.map(|header| header.before);
         let before = if found.first == Seq::FIRST { Some(PrefixId::EMPTY) } else { before };
-        found.scan = Some(scan(&*found.file, found.first, before, &mut |_| {}).map_err(what())?);
+        found.scan = Some(scan(&*file, found.first, before, &mut |_| {}).map_err(what())?);
         Ok(())
     }
 
@@ -514,15 +524,15 @@ impl Opening {
         // No more than these were sealed and not yet synced.
         let recent = self.found.len().saturating_sub(SEALED_UNSYNCED_MAX + 2);
         for (index, found) in self.found.iter().enumerate() {
-            let file = &*found.file;
             let what = || io(format!("write {} again", found.path.display()));
             let Some(scan) = &found.scan else {
                 // Its entries are on disk; its footer may not be.
                 if index >= recent {
-                    file.sync_data().map_err(what())?;
+                    found.open(&*self.home.fs)?.sync_data().map_err(what())?;
                 }
                 continue;
             };
+            let file = &*found.open(&*self.home.fs)?;
             let place = scan.places.iter().rev().find(|place| place.seq <= mark.next());
             let from = place.map_or(0, |place| place.offset);
             let len = file.len().map_err(what())?;
@@ -541,10 +551,9 @@ impl Opening {
                 let Some(before) = hole.before else { continue };
                 let bytes = encode_mark(hole.seq, before, Seq::ZERO);
                 if hole.next_offset - hole.offset == bytes.len() as u64 {
-                    found
-                        .file
-                        .write_at(&[&bytes], hole.offset)
-                        .and_then(|()| found.file.sync_data())
+                    let file = found.open(&*self.home.fs)?;
+                    file.write_at(&[&bytes], hole.offset)
+                        .and_then(|()| file.sync_data())
                         .map_err(io(format!("mark {} again", found.path.display())))?;
                 }
             }
@@ -573,9 +582,10 @@ impl Opening {
                 points: points_of(&scan.places),
             };
             let bytes = footer.encode(scan.end);
-            found.file.write_at(&[&bytes], scan.end).map_err(what())?;
-            found.file.set_len(scan.end + bytes.len() as u64).map_err(what())?;
-            found.file.sync_data().map_err(what())?;
+            let file = found.open(&*self.home.fs)?;
+            file.write_at(&[&bytes], scan.end).map_err(what())?;
+            file.set_len(scan.end + bytes.len() as u64).map_err(what())?;
+            file.sync_data().map_err(what())?;
             let name = super::name_of(&found.path);
             let note = format!("the footer of segment {name} was not whole and is written again");
             self.recovery.notes.push(note);
@@ -613,7 +623,8 @@ impl Opening {
             let before = found.header.map(|header| header.before).or(end.1);
             let before = if found.first == Seq::FIRST { Some(PrefixId::EMPTY) } else { before };
             end = found.end();
-            let body = body_of(&found, !is_active);
+            let file = if is_active { Some(found.open(&*self.home.fs)?) } else { None };
+            let body = body_of(&found, file.clone());
             tail.bounds.bytes += body.entry_bytes;
             for &(epoch, first) in &body.epochs {
                 if tail.epochs.last().is_none_or(|&(last, _)| last < epoch) {
@@ -623,8 +634,8 @@ impl Opening {
             let log_id = found.header.and_then(|header| header.log_id);
             let segment = Segment::new(found.path, found.first, before, log_id, body);
             let segment = Arc::new(segment);
-            if is_active {
-                let (file, at) = (found.file, segment.body().end);
+            if let Some(file) = file {
+                let at = segment.body().end;
                 // Whatever is behind the entries is gone or zero; room is taken with the next one.
                 file.set_len(at).map_err(io("cut the active segment to its length"))?;
                 active = Some(Active {
@@ -649,16 +660,17 @@ impl Opening {
     }
 }
 
-fn body_of(found: &Found, sealed: bool) -> Body {
+/// What readers need of a segment; one that is written to has its file.
+fn body_of(found: &Found, file: Option<Arc<dyn FsFile>>) -> Body {
     let (last, tail) = found.end();
     let mut body = Body {
         last,
         tail,
         entry_bytes: 0,
         end: SEGMENT_HEADER_BYTES as u64,
-        sealed,
+        sealed: file.is_none(),
         epochs: Vec::new(),
-        file: Some(found.file.clone()).filter(|_| !sealed),
+        file,
         places: None,
         resumes: Vec::new(),
         remarks: Vec::new(),
@@ -668,7 +680,9 @@ fn body_of(found: &Found, sealed: bool) -> Body {
             body.entry_bytes = scan.entry_bytes;
             body.end = scan.end;
             body.epochs = scan.epochs.clone();
-            body.places = Some(scan.places.clone());
+            // A whole one is read from the footer when somebody wants it.
+            let in_footer = found.footer.is_some() && scan.holes.is_empty();
+            body.places = (!in_footer).then(|| scan.places.clone());
             body.resumes = scan
                 .places
                 .iter()

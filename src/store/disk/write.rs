@@ -355,8 +355,10 @@ impl LogStore for DiskLog {
         if self.check_usable().is_ok() {
             let bounds = self.bounds();
             let meta = Meta { clean: Some((bounds.last, bounds.tail)), ..self.meta.clone() };
-            if let Err(error) = self.write_meta(meta) {
-                (self.notify)(DiskEvent::SyncFailed(error.to_string()));
+            match self.write_meta(meta) {
+                // Without room the next start reads what it would have been told.
+                Ok(()) | Err(StoreError::Full) => {}
+                Err(error) => (self.notify)(DiskEvent::SyncFailed(error.to_string())),
             }
         }
         self.closed = true;
