@@ -130,9 +130,16 @@ pub const SEALED_UNSYNCED_MAX: usize = 8;
 /// Epochs that begin in one segment: bounds its footer. It is sealed earlier.
 pub const SEGMENT_EPOCHS_MAX: usize = 4096;
 
-/// Bytes of repaired entries kept in memory until the damaged range is whole; then, or beyond this,
-/// the segment is written anew.
+/// What is fetched to repair a damaged range is kept in memory until the range is whole, or so many
+/// bytes: each repair may write a segment anew, which is 64 MiB long unless configured otherwise.
 pub const REPAIR_BYTES_MAX: usize = 64 << 20;
+
+/// The same on a secondary, to which the master sends no more than its window before it hears that
+/// something is stored.
+pub const REPAIR_WINDOW_BYTES_MAX: usize = WINDOW_BYTES_MAX / 2;
+
+/// A repair for which there was no room, or that did not fit, is tried again so much later.
+pub const REPAIR_RETRY: Duration = Duration::from_secs(10);
 
 const _: () = {
     assert!(NODES_MAX <= 128, "NodeSet has 128 bits");

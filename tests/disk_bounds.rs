@@ -10,7 +10,7 @@ use std::path::Path;
 use common_disk::{Events, append, is_the_made_log, manual, open};
 use replog::store::faulty::FaultyFs;
 use replog::store::{Fsync, LogStore, Opened, StoreError};
-use replog::types::Seq;
+use replog::types::{Seq, SeqRange};
 
 /// What a log may have open at once: the segments at hand for readers, and a few of its own.
 const OPEN_FILES_MAX: usize = replog::limits::OPEN_SEGMENTS_MAX + 4;
@@ -56,4 +56,75 @@ fn a_write_that_the_disk_fails_is_told_as_such_and_ends_the_logs_use() {
     drop(log);
     fs.kill();
     is_the_made_log(&open_at(&fs, Fsync::Always).log.reader(), Seq::new(10));
+}
+
+fn segments(fs: &FaultyFs) -> Vec<std::path::PathBuf> {
+    let data = Path::new("/data");
+    let is_segment = |path: &std::path::PathBuf| {
+        path.parent() == Some(data) && path.extension().is_some_and(|extension| extension == "log")
+    };
+    fs.paths().into_iter().filter(is_segment).collect()
+}
+
+fn kept(fs: &FaultyFs) -> usize {
+    fs.paths().iter().filter(|path| path.starts_with("/data/aside")).count()
+}
+
+/// Fills what is damaged in pieces of three entries; answers the most operations of one piece.
+fn repair_in_pieces(fs: &FaultyFs, log: &mut replog::store::DiskLog) -> u64 {
+    let mut most = 0;
+    while let Some(damage) = log.damage().first() {
+        let piece = SeqRange::new(damage.first, damage.end.min(damage.first.plus(3)));
+        let run = common_disk::run_of(piece);
+        let before = fs.operations();
+        log.repair(run).unwrap();
+        most = most.max(fs.operations() - before);
+    }
+    most
+}
+
+fn made(segment_size: u64) -> (FaultyFs, replog::store::DiskOptions) {
+    let fs = FaultyFs::new(1);
+    let options = manual(segment_size, Fsync::Always);
+    let mut log = open(fs.clone(), Path::new("/data"), options.clone(), &Events::default()).log;
+    append(&mut log, 200, 1);
+    log.close();
+    drop(log);
+    fs.kill();
+    (fs, options)
+}
+
+#[test]
+fn a_damaged_file_is_kept_once_however_many_pieces_mend_it() {
+    let (fs, options) = made(16 << 10);
+    let path = segments(&fs).remove(0);
+    for sector in 4..12 {
+        fs.lose_sector(&path, sector);
+    }
+    let mut log = open(fs.clone(), Path::new("/data"), options, &Events::default()).log;
+    while !log.scrub(1 << 20).done {}
+    let lost: u64 = log.damage().iter().map(|range| range.len()).sum();
+    assert!(lost > 12, "{lost} entries are lost");
+    repair_in_pieces(&fs, &mut log);
+    is_the_made_log(&log.reader(), Seq::new(200));
+    assert_eq!(kept(&fs), 1, "{:?}", fs.paths());
+}
+
+#[test]
+fn a_segment_that_is_gone_is_filled_without_writing_anything_twice() {
+    let (fs, options) = made(8 << 10);
+    fs.erase(&segments(&fs).remove(1));
+    let mut log = open(fs.clone(), Path::new("/data"), options.clone(), &Events::default()).log;
+    let lost = log.damage()[0].len();
+    let before = log.segment_count();
+    let most = repair_in_pieces(&fs, &mut log);
+    assert!(most < 12, "a piece took {most} operations");
+    assert_eq!(log.segment_count() as u64, before as u64 + lost.div_ceil(3));
+    assert_eq!(kept(&fs), 0, "nothing was there to be kept");
+    is_the_made_log(&log.reader(), Seq::new(200));
+    drop(log);
+    fs.crash();
+    let opened = open(fs, Path::new("/data"), options, &Events::default());
+    assert_eq!(opened.recovery.damage, []);
+    is_the_made_log(&opened.log.reader(), Seq::new(200));
 }

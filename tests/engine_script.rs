@@ -218,6 +218,10 @@ impl MasterSide {
             }
             "room" => self.engine.handle_room(command.has("on")),
             "damage" => self.engine.handle_damage(range(command.word(1))),
+            "unreadable" => {
+                let session = self.session(command);
+                self.engine.handle_unreadable(command.node(), session);
+            }
             "adopted" => {
                 let up_to = Seq::new(parsed(command.word(1)).expect("a number"));
                 let tail = Epoch::new(command.number("tail").unwrap_or(1));
@@ -606,6 +610,10 @@ impl SecondarySide {
             }
             "disconnect" => self.engine.handle_disconnected(session),
             "damage" => self.engine.handle_damage(range(command.word(1))),
+            "mending" => {
+                let run = range(command.word(1)).expect("a range");
+                self.engine.handle_mending(session, run, run.last());
+            }
             "align" => {
                 let last = Seq::new(parsed(command.word(1)).expect("a number"));
                 let theirs = prefix_id(command.options.remove("history").unwrap_or("a"), last);

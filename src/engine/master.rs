@@ -471,6 +471,13 @@ impl Master {
         }
     }
 
+    /// What was to be sent lies in what is damaged: it is sent once that is repaired.
+    pub fn handle_unreadable(&mut self, to: NodeIndex, session: SessionId) {
+        if self.progress(to).link == Link::Following(session) {
+            self.progress(to).set_unreadable(true);
+        }
+    }
+
     /// So many APPEND frames left our socket buffer, the latest ending at `up_to`.
     pub fn handle_flushed(
         &mut self,

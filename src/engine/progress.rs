@@ -165,6 +165,8 @@ pub struct Progress {
     flushed: Seq,
     /// A send was asked for and not yet reported.
     sending: bool,
+    /// What is to be sent cannot be read: nothing is sent until the damage is another.
+    unreadable: bool,
     attempts: u32,
     /// Since when the oldest unacknowledged entry makes no progress.
     stalled_since: Option<Time>,
@@ -202,6 +204,7 @@ impl Progress {
             unflushed: 0,
             flushed: Seq::ZERO,
             sending: false,
+            unreadable: false,
             attempts: 0,
             stalled_since: None,
             retry_at: None,
@@ -247,9 +250,18 @@ impl Progress {
         self.unflushed = 0;
         self.flushed = self.stored;
         self.sending = false;
+        self.unreadable = false;
         self.repetition = None;
         self.resend = None;
         self.reset_ladder();
+    }
+
+    /// What was asked for cannot be read, or may be readable again.
+    pub fn set_unreadable(&mut self, unreadable: bool) {
+        if unreadable != self.unreadable {
+            self.sending = false;
+        }
+        self.unreadable = unreadable;
     }
 
     /// Entries may flow from behind `stored`, which the secondary has proven to hold.
@@ -349,7 +361,7 @@ impl Progress {
         let Link::Following(_) = self.link else { return None };
         let unhealthy = self.health.health() == Health::Unhealthy;
         let paused = unhealthy && !active(Bug::SendsToUnhealthy);
-        if paused || self.sending || self.unflushed >= LINK_FRAMES_MAX {
+        if paused || self.unreadable || self.sending || self.unflushed >= LINK_FRAMES_MAX {
             return None;
         }
         let to_send = self.repetition_to_send().or_else(|| self.resend_to_send()).or_else(|| {

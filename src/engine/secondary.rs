@@ -153,6 +153,8 @@ pub struct Secondary {
     stored: Seq,
     /// The last entry that the master knows of by this session: what it was told, or sent.
     known: Seq,
+    /// Up to here what mends the log came by this session, and waits to be put in place.
+    mending: Seq,
     vouches: bool,
     /// The master told the levels since it was promised the epoch.
     levels_heard: bool,
@@ -181,6 +183,7 @@ impl Secondary {
             tail: own.tail,
             stored: own.last,
             known: own.last,
+            mending: Seq::ZERO,
             vouches: own.vouches,
             levels_heard: false,
             damage: None,
@@ -300,7 +303,7 @@ impl Secondary {
             // What the master has not sent on this session it hears when it has: an ACK beyond that
             // would be an error.
             stored: self.readable(stored).min(self.known),
-            received: self.readable(self.written).min(self.known),
+            received: self.readable(self.written).max(self.mending).min(self.known),
             held: self.held(),
             duplicates: self.duplicates,
         })
@@ -346,6 +349,7 @@ impl Secondary {
             self.keep(log_id);
         }
         self.known = self.stored();
+        self.mending = Seq::ZERO;
         if let Some(old) = self.session.replace(session)
             && old != session
         {
@@ -418,8 +422,16 @@ impl Secondary {
         }
         let first = |damage: Option<SeqRange>| damage.map(|range| range.first);
         let moved = first(self.damage) != first(damage);
+        let shrunk = self
+            .damage
+            .zip(damage)
+            .is_some_and(|(before, now)| before.end == now.end && before.contains(now.first));
         self.damage = damage;
-        if moved && let Some(session) = self.session {
+        self.mending = Seq::ZERO;
+        if shrunk {
+            // The master sends what follows all the same.
+            self.ack_due |= self.session.is_some();
+        } else if moved && let Some(session) = self.session {
             self.effects.push_back(SecondaryEffect::Reconnect { session });
             self.handle_disconnected(session);
         }
@@ -430,6 +442,7 @@ impl Secondary {
     pub fn handle_disconnected(&mut self, session: SessionId) {
         if self.session == Some(session) {
             self.session = None;
+            self.mending = Seq::ZERO;
             self.drop_held();
             self.ack_due = false;
         }
@@ -487,6 +500,16 @@ impl Secondary {
             self.effects.push_back(SecondaryEffect::Append { range: new });
         } else {
             self.release_held();
+        }
+    }
+
+    /// A run arrived that lies in what is damaged: `up_to` is the last entry that is now in memory to
+    /// mend the log, once there is more of it.
+    pub fn handle_mending(&mut self, session: SessionId, run: SeqRange, up_to: Seq) {
+        if self.session == Some(session) {
+            self.known = self.known.max(run.last());
+            self.mending = up_to;
+            self.ack_due = true;
         }
     }
 

@@ -81,6 +81,7 @@ pub(super) struct MasterDriver {
     arena: BytesMut,
     builder: Option<RunBuilder>,
     next_session: u64,
+    mending: recovery::Mending,
     deposed: Option<(NodeId, Epoch)>,
     /// Who was last said to be waited for.
     awaited_noted: String,
@@ -126,6 +127,7 @@ impl MasterDriver {
             arena: BytesMut::new(),
             builder: None,
             next_session: 1,
+            mending: recovery::Mending::default(),
             deposed: None,
             awaited_noted: String::new(),
             failed: None,
@@ -600,14 +602,7 @@ impl MasterDriver {
                     self.keep(Identity { log_id, epoch, run_id, commit, vouches });
                 }
                 Effect::SetAside { from } => self.set_aside(from),
-                Effect::Fetch { from, range, .. } => {
-                    let fetch = codec::Fetch {
-                        epoch: self.engine.epoch().number(),
-                        first: range.first.number(),
-                        last: range.last().number(),
-                    };
-                    self.push(now, from, Kind::Control, &Message::Fetch(fetch));
-                }
+                Effect::Fetch { from, range, .. } => self.fetch(now, from, range),
                 Effect::Align { to, last, .. } => self.align(now, to, last),
                 Effect::Answer(answer) => self.answer(now, answer),
                 effect => self.note(effect),
@@ -685,8 +680,12 @@ impl MasterDriver {
         let (Some(sent), Some(previous)) =
             (slice.range, self.node.log.prefix_id(range.first.previous()))
         else {
-            // It became unreadable since it was written: it is repaired, and the secondary dialled.
-            let reason = format!("entry {} cannot be read", range.first);
+            let damaged = |seq| self.node.log.is_unreadable(seq);
+            if damaged(range.first) || damaged(range.first.previous()) {
+                // It became unreadable since it was written: it goes on when it is repaired.
+                return self.engine.handle_unreadable(to, session);
+            }
+            let reason = format!("entry {} cannot be read now", range.first);
             return self.disconnected(to, session, None, reason);
         };
         let head = AppendHead {

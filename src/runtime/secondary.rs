@@ -1,5 +1,7 @@
 //! A secondary's driver: the one task that owns its engine and its log.
 
+mod recovery;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -7,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::faults::{Delayed, Fate, Faults};
 use super::inbox::{ClientInput, Input, Introduced, Node, Outcome, PeerEvent, Reply, View};
@@ -20,14 +22,14 @@ use crate::engine::secondary::{Holdings, MasterHello};
 use crate::engine::{Arrival, Levels, Secondary, SecondaryEffect, SessionId};
 use crate::gateway::Refusal;
 use crate::gateway::status::{MasterStatus, NodeStatus, Status};
-use crate::limits::{MASTER_LINKS_MAX, NODES_MAX, RUN_BYTES_MAX};
+use crate::limits::{MASTER_LINKS_MAX, NODES_MAX};
 use crate::store::{Identity, Run, StoreError};
 use crate::types::{
     Digest, Epoch, LogId, NodeId, NodeIndex, NodeSet, PrefixId, RunId, Seq, SeqRange, Time,
 };
 use crate::wire::Message;
 use crate::wire::codec::{
-    self, Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack, Role,
+    Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack, Role,
 };
 
 /// See the module.
@@ -40,6 +42,8 @@ pub(super) struct SecondaryDriver {
     links: BTreeMap<SessionId, Link>,
     /// Runs that came early, by their first number.
     held: BTreeMap<Seq, Run>,
+    /// What came by a connection to mend what is damaged, and is not in the log yet.
+    mending: (Option<SessionId>, Vec<Run>),
     faults: Faults,
     inputs: mpsc::Receiver<Input>,
     view: watch::Sender<View>,
@@ -69,6 +73,7 @@ impl SecondaryDriver {
             news: opened.news,
             links: BTreeMap::new(),
             held: BTreeMap::new(),
+            mending: (None, Vec::new()),
             faults,
             inputs,
             view,
@@ -323,49 +328,6 @@ impl SecondaryDriver {
         }
     }
 
-    /// The master says where our logs part.
-    fn align(&mut self, now: Time, session: SessionId, align: codec::Align) {
-        let last = Seq::new(align.last);
-        let theirs = PrefixId {
-            epoch: Epoch::new(align.last_epoch),
-            digest: Digest::new(align.last_digest),
-        };
-        let ours = self.node.log.prefix_id(last);
-        let answer = self.engine.handle_align(session, last, theirs, ours);
-        self.carry_out(now, None);
-        if answer {
-            let answer = Message::Hello(self.hello());
-            self.push(now, session, Kind::Control, &answer);
-        } else {
-            error!(id = %self.node.id, seq = %last, "this log contradicts its master's below the commit position; nothing is deleted, and this node is not counted");
-        }
-    }
-
-    /// The master asks for entries: one frame of them.
-    fn fetch(&mut self, now: Time, session: SessionId, fetch: codec::Fetch) {
-        if !self.engine.admits(session, Epoch::new(fetch.epoch)) {
-            return self.carry_out(now, None);
-        }
-        let end = Seq::new(fetch.last).min(self.engine.stored()).next();
-        let range = SeqRange::new(Seq::new(fetch.first), end);
-        let slice = match range.first {
-            Seq::ZERO => crate::store::Slice::default(),
-            _ => self.node.log.read(range, RUN_BYTES_MAX),
-        };
-        let head = codec::FetchedHead {
-            epoch: fetch.epoch,
-            first: fetch.first,
-            count: slice.range.map_or(0, |range| range.len()) as u32, // At most RUN_ENTRIES_MAX.
-        };
-        let frame = codec::encode_fetched(&head, slice.pieces);
-        if !self.faults.is_muted(now)
-            && let Some(link) = self.links.get_mut(&session)
-        {
-            link.push_frame(Kind::Entries(end), frame);
-            self.flush(session);
-        }
-    }
-
     fn handle_append(&mut self, now: Time, frame: Delayed) {
         let Delayed { session, head, records } = frame;
         if !self.links.contains_key(&session) {
@@ -402,11 +364,8 @@ impl SecondaryDriver {
                 if !self.log.store().has_room() {
                     return self.nack(now, session, first, NackCode::DiskFull);
                 }
-                if self.engine.is_damaged() {
-                    self.repair(now, &run);
-                    if self.engine.session() != Some(session) {
-                        return; // Whole again: the master hears it by a new introduction.
-                    }
+                if self.engine.is_damaged() && self.mends(now, session, &run) {
+                    return;
                 }
                 self.arrive(session, &run);
                 self.carry_out(now, Some(run));
@@ -511,66 +470,6 @@ impl SecondaryDriver {
         }
         self.engine.handle_gave_way(gave_way.duplicates);
         self.engine.handle_written(range.last());
-    }
-
-    /// Hears what the disk has to say.
-    fn hear_disk(&mut self, now: Time) {
-        if let Some(reason) = self.news.failed() {
-            self.failed = Some(NodeError::SyncFailed(reason));
-            return;
-        }
-        self.note_damage(now);
-        let stored = self.log.store_mut().make_durable(self.engine.written());
-        if stored > self.engine.stored() {
-            self.engine.handle_stored(stored);
-        }
-    }
-
-    /// Tells the engine what of the log cannot be read.
-    fn note_damage(&mut self, now: Time) {
-        for (range, why) in self.news.take_damage() {
-            error!(id = %self.node.id, seq = %range, why, "part of the log is damaged; the master sends it again");
-        }
-        self.engine.handle_damage(self.log.store().damage().first().copied());
-        self.carry_out(now, None);
-    }
-
-    /// Mends what is damaged with what the master sends again.
-    fn repair(&mut self, now: Time, run: &Run) {
-        let Some(damage) = self.log.store().damage().first().copied() else { return };
-        if damage.first > self.log.store().bounds().last {
-            return; // Missing at the end: the engine appends it like any other.
-        }
-        let part = damage.intersection(run.range());
-        if part.is_empty() || part.first != damage.first {
-            return;
-        }
-        let before = match part.first == run.range().first {
-            true => Some(run.before()),
-            false => run.prefix_id(part.first.previous()),
-        };
-        let piece =
-            before.and_then(|id| Run::verify(run.slice(part), part.first, part.len(), id).ok());
-        let Some(piece) = piece else { return };
-        match self.log.store_mut().repair(piece) {
-            Ok(()) => warn!(id = %self.node.id, seq = %part, "repaired from the master"),
-            Err(error) => warn!(id = %self.node.id, seq = %part, %error, "not repaired"),
-        }
-        self.note_damage(now);
-    }
-
-    /// Leaves the log so that the next start knows that nothing is missing.
-    ///
-    /// # Errors
-    /// The disk failed the last sync: the stop was asked for, and is no clean one.
-    fn leave_log(&mut self) -> Result<(), NodeError> {
-        let mut identity = self.log.store().identity().clone();
-        identity.commit = self.engine.levels().commit;
-        if let Err(error) = self.log.store_mut().set_identity(identity) {
-            warn!(%error, "the commit position was not kept");
-        }
-        self.log.store_mut().close();
-        self.news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))
     }
 
     /// The store cannot go on: nor can this node.

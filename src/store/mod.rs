@@ -90,15 +90,15 @@ pub trait LogStore: Send {
     fn set_aside(&mut self, from: Seq, reason: &str) -> Result<u64, StoreError>;
 
     /// Fills a damaged range, or the first part of it, with a run from a peer. It must continue the
-    /// entry before and, where it ends the range, lead to the entry behind. The range is readable
-    /// and durable when it no longer is among [`LogStore::damage`]; the damaged file is kept.
+    /// entry before and, where it ends the range, lead to the entry behind. Readable and durable
+    /// when this returns; the damaged file is kept. Each call may write a segment anew, so a long
+    /// range is filled with long runs.
     ///
     /// # Errors
     /// The run does not fit there, or the disk failed or is full; nothing changed.
     fn repair(&mut self, run: Run) -> Result<(), StoreError>;
 
-    /// The ranges that cannot be read, ascending. What waits to be repaired with more entries of the
-    /// same range is no longer among them.
+    /// The ranges that cannot be read, ascending.
     fn damage(&self) -> Vec<SeqRange>;
 
     /// Ends with everything on disk and a mark that says so. Nothing may be called afterwards but

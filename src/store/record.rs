@@ -381,12 +381,12 @@ impl Run {
     }
 
     /// Joins runs that follow one another into one piece of memory.
-    pub(super) fn concat(runs: &[Run]) -> Option<Run> {
+    pub fn concat(runs: &[Run]) -> Option<Run> {
         let (first, last) = (runs.first()?, runs.last()?);
         let mut bytes = BytesMut::with_capacity(runs.iter().map(Run::len_bytes).sum());
         let mut offsets = Vec::with_capacity(runs.iter().map(|run| run.offsets.len()).sum());
         for run in runs {
-            let base = bytes.len() as u32; // Joined runs stay far below 4 GiB: see `memory`.
+            let base = bytes.len() as u32; // Joined runs stay far below 4 GiB: see REPAIR_BYTES_MAX.
             offsets.extend(run.offsets.iter().map(|&offset| base + offset));
             bytes.extend_from_slice(&run.bytes);
         }

@@ -391,10 +391,17 @@ impl Master {
     /// These entries of the own log cannot be read; `None`: all can again. A damaged master numbers
     /// nothing until it is repaired from a secondary.
     pub fn handle_damage(&mut self, damage: Option<SeqRange>) {
+        let changed = self.damage != damage;
         self.damage = damage;
         self.repairing = None;
         self.set_damaged(damage.is_some());
         self.try_repair();
+        if changed {
+            for to in self.indices() {
+                self.progress(to).set_unreadable(false);
+                self.pump(self.started, to);
+            }
+        }
     }
 
     /// What of the own log cannot be read.
@@ -407,11 +414,15 @@ impl Master {
         let (Some(range), None, Reign::Leading) = (self.damage, self.repairing, self.reign) else {
             return;
         };
-        let source = self.secondaries.iter().enumerate().find_map(|(at, progress)| {
+        let source = |(at, progress): (usize, &super::Progress)| {
             let Link::Following(session) = progress.link else { return None };
-            (progress.stored >= range.last()).then_some((NodeIndex::secondary(at), session))
-        });
-        if let Some((from, session)) = source {
+            let held = range.intersection(SeqRange::inclusive(Seq::FIRST, progress.stored));
+            (!held.is_empty()).then_some((held, NodeIndex::secondary(at), session))
+        };
+        // Whoever holds most of it; the first of equals.
+        let sources = self.secondaries.iter().enumerate().filter_map(source);
+        let most = sources.min_by_key(|(held, from, _)| (std::cmp::Reverse(held.end), *from));
+        if let Some((range, from, session)) = most {
             self.repairing = Some((from, session));
             self.effects.push_back(Effect::Fetch { from, session, range });
         }

@@ -6,13 +6,53 @@ use tracing::{debug, error, info, warn};
 use super::MasterDriver;
 use crate::codes::RefuseCode;
 use crate::engine::{Reign, SessionId};
+use crate::limits::{REPAIR_BYTES_MAX, REPAIR_RETRY};
 use crate::runtime::link::Kind;
 use crate::runtime::node::NodeError;
-use crate::store::{Identity, Run};
-use crate::types::{NodeIndex, Seq, Time};
+use crate::store::{Identity, Run, StoreError};
+use crate::types::{NodeIndex, Seq, SeqRange, Time};
 use crate::wire::{Message, codec};
 
+/// What is being fetched to mend a damaged range.
+#[derive(Default)]
+pub(super) struct Mending {
+    /// What was asked for.
+    range: Option<SeqRange>,
+    /// What came of it and is not in the log yet, and how long that is.
+    runs: Vec<Run>,
+    bytes: usize,
+    /// It did not fit, or there was no room: not before this time again.
+    again_at: Option<Time>,
+}
+
+impl Mending {
+    /// The first entry that is still to come.
+    fn next(&self) -> Option<Seq> {
+        self.runs.last().map(|run| run.range().end).or(self.range.map(|range| range.first))
+    }
+
+    fn clear(&mut self) {
+        *self = Mending { again_at: self.again_at, ..Mending::default() };
+    }
+}
+
 impl MasterDriver {
+    /// Asks for entries, as a tail to adopt or to mend what is damaged.
+    pub(super) fn fetch(&mut self, now: Time, from: NodeIndex, range: SeqRange) {
+        if self.engine.reign() == Reign::Leading {
+            self.mending.clear();
+            self.mending.range = Some(range);
+        }
+        self.ask_for(now, from, range);
+    }
+
+    fn ask_for(&mut self, now: Time, from: NodeIndex, range: SeqRange) {
+        let (epoch, first, last) = (self.engine.epoch(), range.first, range.last());
+        let fetch =
+            codec::Fetch { epoch: epoch.number(), first: first.number(), last: last.number() };
+        self.push(now, from, Kind::Control, &Message::Fetch(fetch));
+    }
+
     /// Writes down what must never be forgotten.
     pub(super) fn keep(&mut self, identity: Identity) {
         if let Err(error) = self.log.store_mut().set_identity(identity) {
@@ -59,34 +99,56 @@ impl MasterDriver {
         records: Bytes,
     ) {
         let first = Seq::new(head.first);
-        let before = self.node.log.prefix_id(first.previous());
+        let adopting = matches!(self.engine.reign(), Reign::Adopting { .. });
+        let bounds = self.log.store().bounds();
+        let expected = if adopting { Some(bounds.last.next()) } else { self.mending.next() };
+        let before = match self.mending.runs.last().filter(|_| !adopting) {
+            Some(last) => Some(last.tail()),
+            None => self.node.log.prefix_id(first.previous()),
+        };
         let run = before
-            .filter(|_| head.count > 0 && head.first > 0)
+            .filter(|_| head.count > 0 && expected == Some(first))
             .and_then(|before| Run::verify(records, first, u64::from(head.count), before).ok());
         let Some(run) = run else {
             let peer = &self.peers[from.as_usize() - 1].id;
             warn!(%peer, seq = %first, "what was fetched does not fit this log");
+            self.mending.clear();
             return self.engine.handle_fetch_failed(from, session);
         };
-        let (range, tail) = (run.range(), run.tail());
-        if let Reign::Adopting { .. } = self.engine.reign() {
-            if first != self.log.store().bounds().last.next() {
-                return self.engine.handle_fetch_failed(from, session);
-            }
+        if adopting {
+            let (range, tail) = (run.range(), run.tail());
             debug!(seq = %range, "adopted");
             match self.log.store_mut().append(run) {
                 Ok(()) => self.engine.handle_adopted(now, range.last(), tail.epoch),
                 Err(error) => self.fail(error),
             }
         } else {
-            match self.log.store_mut().repair(run) {
-                Ok(()) => {
-                    warn!(seq = %range, "repaired from a secondary");
-                    self.engine.handle_damage(None);
-                    self.note_damage();
-                }
-                // Asked again on the next connection, not at once and for ever.
-                Err(error) => warn!(seq = %range, %error, "not repaired"),
+            self.mend(now, from, run);
+        }
+    }
+
+    /// Collects what mends a damaged range, so that a segment is not written anew for each frame.
+    fn mend(&mut self, now: Time, from: NodeIndex, run: Run) {
+        let Some(asked) = self.mending.range else { return };
+        let end = run.range().end;
+        self.mending.bytes += run.len_bytes();
+        self.mending.runs.push(run);
+        if end < asked.end && self.mending.bytes < REPAIR_BYTES_MAX {
+            return self.ask_for(now, from, SeqRange::new(end, asked.end));
+        }
+        let Some(run) = Run::concat(&self.mending.runs) else { return };
+        self.mending.clear();
+        let range = run.range();
+        match self.log.store_mut().repair(run) {
+            Ok(()) => {
+                warn!(seq = %range, "repaired from a secondary");
+                self.engine.handle_damage(self.damage());
+            }
+            Err(error @ StoreError::Failed { .. }) => self.fail(error),
+            Err(error) => {
+                // What can change is the room on the disk, or who is asked: not at once.
+                warn!(seq = %range, %error, "not repaired");
+                self.mending.again_at = Some(now.after(REPAIR_RETRY));
             }
         }
     }
@@ -98,6 +160,10 @@ impl MasterDriver {
             return;
         }
         self.note_damage();
+        if self.mending.again_at.is_some_and(|due| due <= now) {
+            self.mending.again_at = None;
+            self.engine.handle_damage(self.damage());
+        }
         self.engine.handle_room(self.log.store().has_room());
         let last = self.log.store().bounds().last;
         let stored = self.log.store_mut().make_durable(last);
@@ -109,12 +175,17 @@ impl MasterDriver {
         for (range, why) in self.news.take_damage() {
             error!(seq = %range, why, "part of the log is damaged; it is repaired from a secondary");
         }
-        // What was lost at the end of the log is not there to be read: it is adopted, or numbered anew.
-        let last = self.log.store().bounds().last;
-        let damage = self.log.store().damage().first().copied().filter(|range| range.first <= last);
+        let damage = self.damage();
         if damage != self.engine.damage() {
             self.engine.handle_damage(damage);
         }
+    }
+
+    /// The first range that cannot be read. What was lost at the end of the log is not there to be
+    /// read: it is adopted, or numbered anew.
+    fn damage(&self) -> Option<SeqRange> {
+        let last = self.log.store().bounds().last;
+        self.log.store().damage().first().copied().filter(|range| range.first <= last)
     }
 
     /// Leaves the log so that the next start knows that nothing is missing.
@@ -124,8 +195,10 @@ impl MasterDriver {
     pub(super) fn leave_log(&mut self) -> Result<(), NodeError> {
         let mut identity = self.log.store().identity().clone();
         identity.commit = self.engine.levels().commit;
-        if let Err(error) = self.log.store_mut().set_identity(identity) {
-            warn!(%error, "the commit position was not kept");
+        match self.log.store_mut().set_identity(identity) {
+            Ok(()) => {}
+            Err(error @ StoreError::Failed { .. }) => return Err(error.into()),
+            Err(error) => warn!(%error, "the commit position was not kept"),
         }
         self.log.store_mut().close();
         self.news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))

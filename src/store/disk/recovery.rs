@@ -206,7 +206,7 @@ impl DiskLog {
             active,
             syncer,
             room,
-            repairs: Vec::new(),
+            kept: None,
             notify,
             scrubber: Scrubber::default(),
             failed: None,

@@ -7,7 +7,7 @@ use super::Home;
 use super::format::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, encode_mark, segment_first};
 use super::meta::Meta;
 use super::scan::{Scan, scan};
-use super::segment::{Body, Segment, points_of};
+use super::segment::{Body, Segment, points_of, read_footer};
 use super::write::{Active, DiskLog};
 use crate::store::fs::FsFile;
 use crate::store::record::Header;
@@ -84,7 +84,7 @@ impl DiskLog {
         if from > bounds.last {
             return Ok(0);
         }
-        self.repairs.clear();
+        self.kept = None;
         // No sync may run while files change under it.
         self.syncer.sync_now();
         self.check_usable()?;
@@ -160,23 +160,10 @@ impl DiskLog {
         Ok(())
     }
 
-    pub(super) fn damage_left(&self) -> Vec<SeqRange> {
-        let mut left = self.shared.tail().damage.clone();
-        if let (Some(first), Some(last)) = (self.repairs.first(), self.repairs.last()) {
-            for range in &mut left {
-                if range.contains(first.range().first) {
-                    range.first = last.range().end;
-                }
-            }
-        }
-        left.retain(|range| !range.is_empty());
-        left
-    }
-
     pub(super) fn repair_with(&mut self, run: Run) -> Result<(), StoreError> {
         let given = run.range();
         let bounds = self.bounds();
-        let damage = self.shared.tail().damage.clone();
+        let damage = self.damage();
         let unfit = StoreError::NotDamaged { range: given };
         let Some(damage) = damage.into_iter().find(|range| !range.intersection(given).is_empty())
         else {
@@ -187,26 +174,18 @@ impl DiskLog {
             let run = run.split_from(bounds.last.next()).ok_or(unfit)?;
             return self.append(run);
         }
-        if self.repairs.first().is_some_and(|first| !damage.contains(first.range().first)) {
-            self.repairs.clear();
-        }
-        let (next, before) = match self.repairs.last() {
-            Some(last) => (last.range().end, Some(last.tail())),
-            None => (damage.first, self.reader().prefix_id(damage.first.previous())),
-        };
+        let before = self.reader().prefix_id(damage.first.previous());
         let run = run
-            .split_from(next)
+            .split_from(damage.first)
             .and_then(|run| run.split_until(damage.end))
-            .filter(|run| run.range().first == next)
+            .filter(|run| run.range().first == damage.first)
             .ok_or(unfit)?;
         if Some(run.before()) != before
             || (run.range().end == damage.end && !self.leads_on(damage.end, run.tail()))
         {
             return Err(StoreError::Unfit { range: given });
         }
-        self.repairs.push(run);
-        let runs = std::mem::take(&mut self.repairs);
-        self.write_repairs(&runs, damage).map_err(|error| self.fail("repair the log", &error))
+        self.write_repair(&run, damage).map_err(|error| self.fail("repair the log", &error))
     }
 
     /// Whether entry `next`, if there is one, continues `tail`.
@@ -220,34 +199,41 @@ impl DiskLog {
             .is_ok_and(|header| header.check(record, next, Some(tail)).is_ok())
     }
 
-    fn write_repairs(&mut self, runs: &[Run], damage: SeqRange) -> io::Result<()> {
-        let Some(mut next) = runs.first().map(|run| run.range().first) else { return Ok(()) };
-        let end = runs.last().map_or(next, |run| run.range().end);
+    /// Puts a run in place, segment by segment.
+    fn write_repair(&mut self, run: &Run, damage: SeqRange) -> io::Result<()> {
+        let SeqRange { first: mut next, end } = run.range();
         while next < end {
             let list = self.segments().list();
             let at = list.partition_point(|segment| segment.first <= next);
             // Up to where the next segment begins.
             let border = list.get(at).map_or(end, |segment| segment.first.min(end));
-            let part: Vec<_> = runs
-                .iter()
-                .filter_map(|run| run.clone().split_from(next)?.split_until(border))
-                .collect();
-            let segment = at.checked_sub(1).map(|at| list[at].clone());
-            self.rewrite(segment, &part, damage)?;
+            let part = run.clone().split_from(next).and_then(|run| run.split_until(border));
+            let old = at.checked_sub(1).map(|at| list[at].clone());
+            let old = old.filter(|old| !self.ends_whole(old, next));
+            if let Some(part) = part {
+                self.rewrite(old, &part, damage)?;
+            }
             next = border;
         }
         Ok(())
     }
 
-    /// Writes a segment anew with `runs` where its damage begins, and keeps the old file.
+    /// Whether a segment is sealed and whole up to just before `next`: then what follows lies in
+    /// no segment and begins one, instead of having this one written anew with each piece.
+    fn ends_whole(&self, segment: &Segment, next: Seq) -> bool {
+        let file = self.home.fs.open_to_read(&segment.path);
+        let footer = file.and_then(|file| read_footer(&*file)).ok().flatten();
+        segment.body().sealed && footer.is_some_and(|footer| footer.last.next() == next)
+    }
+
+    /// Writes a segment anew with `run` where its damage begins, and keeps the old file.
     fn rewrite(
         &mut self,
         old: Option<Arc<Segment>>,
-        runs: &[Run],
+        run: &Run,
         damage: SeqRange,
     ) -> io::Result<()> {
-        let (Some(run), Some(last_run)) = (runs.first(), runs.last()) else { return Ok(()) };
-        let (from, end) = (run.range().first, last_run.range().end);
+        let SeqRange { first: from, end } = run.range();
         let is_active =
             |active: &Active| old.as_ref().is_some_and(|old| Arc::ptr_eq(&active.segment, old));
         if self.active.as_ref().is_some_and(is_active) {
@@ -284,10 +270,8 @@ impl DiskLog {
             }
             file.write_at(&[&mark], at)?;
             at += mark.len() as u64;
-            for run in runs {
-                file.write_at(&[run.bytes()], at)?;
-                at += run.len_bytes() as u64;
-            }
+            file.write_at(&[run.bytes()], at)?;
+            at += run.len_bytes() as u64;
             if let Some((old_file, behind, old_end)) = rest {
                 super::copy(&*old_file, behind, old_end, &*file, at)?;
             }
@@ -295,7 +279,7 @@ impl DiskLog {
             let footer = Footer {
                 last: found.last,
                 entry_bytes: found.entry_bytes,
-                tail: found.tail.unwrap_or(PrefixId::EMPTY), // Known: the runs are whole.
+                tail: found.tail.unwrap_or(PrefixId::EMPTY), // Known: the run is whole.
                 epochs: found.epochs.clone(),
                 points: points_of(&found.places),
             };
@@ -306,7 +290,8 @@ impl DiskLog {
             Ok((file, found))
         })?;
 
-        if let Some(old) = &old {
+        let kept = Some((first, damage.end));
+        if let Some(old) = old.as_ref().filter(|_| self.kept != kept) {
             fs.create_dir(&home.aside())?;
             let bad = home.aside().join(format!("{}-{first}.bad", self.meta.aside_next));
             match fs.link(&old.path, &bad) {
@@ -316,6 +301,7 @@ impl DiskLog {
             fs.sync_dir(&home.aside())?;
             let meta = Meta { aside_next: self.meta.aside_next + 1, ..self.meta.clone() };
             self.write_meta(meta).map_err(|error| io::Error::other(error.to_string()))?;
+            self.kept = kept;
         }
         fs.rename(&tmp, &path)?;
         fs.sync_dir(&home.dir)?;

@@ -32,8 +32,9 @@ pub struct DiskLog {
     pub(super) active: Option<Active>,
     pub(super) syncer: Syncer,
     pub(super) room: Room,
-    /// Repaired entries of one damaged range, not yet written.
-    pub(super) repairs: Vec<Run>,
+    /// The segment that was repaired last, and where the damage in it ends: as it was before, it is
+    /// kept already.
+    pub(super) kept: Option<(Seq, Seq)>,
     pub(super) notify: super::segments::Notify,
     pub(super) scrubber: Scrubber,
     pub(super) failed: Option<StoreError>,
@@ -343,7 +344,7 @@ impl LogStore for DiskLog {
     }
 
     fn damage(&self) -> Vec<SeqRange> {
-        self.damage_left()
+        self.shared.tail().damage.clone()
     }
 
     fn close(&mut self) {

@@ -1,0 +1,144 @@
+//! How a secondary's driver aligns its log, gives entries out, mends what is damaged, and stops.
+
+use tracing::{error, warn};
+
+use super::SecondaryDriver;
+use crate::engine::SessionId;
+use crate::limits::{REPAIR_WINDOW_BYTES_MAX, RUN_BYTES_MAX};
+use crate::runtime::link::Kind;
+use crate::runtime::node::NodeError;
+use crate::store::{Run, StoreError};
+use crate::types::{Digest, Epoch, PrefixId, Seq, SeqRange, Time};
+use crate::wire::{Message, codec};
+
+impl SecondaryDriver {
+    /// The master says where our logs part.
+    pub(super) fn align(&mut self, now: Time, session: SessionId, align: codec::Align) {
+        let last = Seq::new(align.last);
+        let theirs = PrefixId {
+            epoch: Epoch::new(align.last_epoch),
+            digest: Digest::new(align.last_digest),
+        };
+        let ours = self.node.log.prefix_id(last);
+        let answer = self.engine.handle_align(session, last, theirs, ours);
+        self.carry_out(now, None);
+        if answer {
+            let answer = Message::Hello(self.hello());
+            self.push(now, session, Kind::Control, &answer);
+        } else {
+            error!(id = %self.node.id, seq = %last, "this log contradicts its master's below the commit position; nothing is deleted, and this node is not counted");
+        }
+    }
+
+    /// The master asks for entries: one frame of them.
+    pub(super) fn fetch(&mut self, now: Time, session: SessionId, fetch: codec::Fetch) {
+        if !self.engine.admits(session, Epoch::new(fetch.epoch)) {
+            return self.carry_out(now, None);
+        }
+        let end = Seq::new(fetch.last).min(self.engine.stored()).next();
+        let range = SeqRange::new(Seq::new(fetch.first), end);
+        let slice = match range.first {
+            Seq::ZERO => crate::store::Slice::default(),
+            _ => self.node.log.read(range, RUN_BYTES_MAX),
+        };
+        let head = codec::FetchedHead {
+            epoch: fetch.epoch,
+            first: fetch.first,
+            count: slice.range.map_or(0, |range| range.len()) as u32, // At most RUN_ENTRIES_MAX.
+        };
+        let frame = codec::encode_fetched(&head, slice.pieces);
+        if !self.faults.is_muted(now)
+            && let Some(link) = self.links.get_mut(&session)
+        {
+            link.push_frame(Kind::Entries(end), frame);
+            self.flush(session);
+        }
+    }
+
+    /// Hears what the disk has to say.
+    pub(super) fn hear_disk(&mut self, now: Time) {
+        if let Some(reason) = self.news.failed() {
+            self.failed = Some(NodeError::SyncFailed(reason));
+            return;
+        }
+        self.note_damage(now);
+        let stored = self.log.store_mut().make_durable(self.engine.written());
+        if stored > self.engine.stored() {
+            self.engine.handle_stored(stored);
+        }
+    }
+
+    /// Tells the engine what of the log cannot be read.
+    fn note_damage(&mut self, now: Time) {
+        for (range, why) in self.news.take_damage() {
+            error!(id = %self.node.id, seq = %range, why, "part of the log is damaged; the master sends it again");
+        }
+        self.engine.handle_damage(self.log.store().damage().first().copied());
+        self.carry_out(now, None);
+    }
+
+    /// Mends what is damaged with what the master sends again, as much at once as it sends without
+    /// hearing of it. Answers whether the run lies in what is damaged: then it is no other news.
+    pub(super) fn mends(&mut self, now: Time, session: SessionId, run: &Run) -> bool {
+        let store = self.log.store();
+        let Some(damage) = store.damage().first().copied() else { return false };
+        let range = run.range();
+        if damage.first > store.bounds().last || damage.intersection(range).is_empty() {
+            return false; // What is missing at the end the engine appends like any other.
+        }
+        if self.mending.0.replace(session) != Some(session) {
+            self.mending.1.clear();
+        }
+        let next = self.mending.1.last().map_or(damage.first, |last| last.range().end);
+        let part = run.clone().split_from(next).and_then(|run| run.split_until(damage.end));
+        if let Some(part) = part.filter(|part| part.range().first == next) {
+            if self.mending.1.last().is_some_and(|last| last.tail() != part.before()) {
+                self.closed(session, None, "what came to mend the log is no chain");
+                return true;
+            }
+            self.mending.1.push(part);
+        }
+        let runs = &self.mending.1;
+        let up_to = runs.last().map_or(next.previous(), |last| last.range().last());
+        let bytes: usize = runs.iter().map(Run::len_bytes).sum();
+        self.engine.handle_mending(session, range, up_to);
+        if up_to >= damage.last() || bytes >= REPAIR_WINDOW_BYTES_MAX {
+            self.repair(now, session);
+        }
+        true
+    }
+
+    /// Puts in place what has come.
+    fn repair(&mut self, now: Time, session: SessionId) {
+        let runs = std::mem::take(&mut self.mending.1);
+        let Some(run) = Run::concat(&runs) else { return };
+        let range = run.range();
+        match self.log.store_mut().repair(run) {
+            Ok(()) => warn!(id = %self.node.id, seq = %range, "repaired from the master"),
+            Err(error @ StoreError::Failed { .. }) => self.fail(error),
+            Err(error) => {
+                warn!(id = %self.node.id, seq = %range, %error, "not repaired");
+                // The master believes that it is here: a new connection tells it better, and one
+                // without room refuses what comes until there is some.
+                return self.closed(session, None, "a repair did not succeed");
+            }
+        }
+        self.note_damage(now);
+    }
+
+    /// Leaves the log so that the next start knows that nothing is missing.
+    ///
+    /// # Errors
+    /// The disk failed the last sync: the stop was asked for, and is no clean one.
+    pub(super) fn leave_log(&mut self) -> Result<(), NodeError> {
+        let mut identity = self.log.store().identity().clone();
+        identity.commit = self.engine.levels().commit;
+        match self.log.store_mut().set_identity(identity) {
+            Ok(()) => {}
+            Err(error @ StoreError::Failed { .. }) => return Err(error.into()),
+            Err(error) => warn!(%error, "the commit position was not kept"),
+        }
+        self.log.store_mut().close();
+        self.news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))
+    }
+}
