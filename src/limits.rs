@@ -121,6 +121,10 @@ pub const ROOM_RETRY: Duration = Duration::from_millis(500);
 /// Bytes of the newest entries kept in memory beside the disk, for secondaries that keep up.
 pub const TAIL_CACHE_BYTES: usize = 64 << 20;
 
+/// Reads from disk for clients that may be under way at once, each of at most `RUN_BYTES_MAX` bytes or
+/// one record, each in a thread of its own.
+pub const COLD_READS_MAX: usize = 4;
+
 /// Sealed segments whose file and index are kept at hand for readers.
 pub const OPEN_SEGMENTS_MAX: usize = 32;
 

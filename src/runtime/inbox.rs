@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::metrics::Metrics;
+use super::reads::{Asked, ClientReads};
 use crate::codes::RefuseCode;
 use crate::config::{Config, Limits, Role};
 use crate::engine::{Levels, SessionId, Token};
 use crate::gateway::status::Status;
 use crate::gateway::{Fault, Refusal, reply::Placed};
-use crate::store::{LogReader, Provisional, provisional::Stored};
+use crate::store::{LogReader, Provisional, Slice, provisional::Stored};
 use crate::types::{
     AckLevel, Epoch, LogId, NodeId, NodeIndex, NodeSet, Patience, Seq, WriteConcern,
 };
@@ -44,6 +45,8 @@ pub(super) struct Node {
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
     next_connection: AtomicU64,
+    /// The log for clients.
+    pub(super) reads: ClientReads,
 }
 
 impl Node {
@@ -68,6 +71,7 @@ impl Node {
             advertise,
             clock: Clock::start(),
             driver,
+            reads: ClientReads::new(log.clone()),
             log,
             provisional: Mutex::default(),
             view,
@@ -236,6 +240,8 @@ pub(super) enum PeerEvent {
     Closed { peer: NodeIndex, session: SessionId, refuse: Option<RefuseCode>, reason: String },
     /// A socket that was full takes bytes again.
     Writable { peer: NodeIndex, session: SessionId },
+    /// What was to be sent to a peer was read from disk.
+    Read { peer: NodeIndex, session: SessionId, asked: Asked, slice: Slice },
 }
 
 /// A connection whose other side has introduced itself.

@@ -197,6 +197,11 @@ impl Link {
         self.queue.push(kind, frame);
     }
 
+    /// Whether entries wait that the socket does not take.
+    pub(super) fn has_entries_waiting(&self) -> bool {
+        self.queue.frames.iter().any(|(kind, _)| matches!(kind, Kind::Entries(_)))
+    }
+
     /// Writes what the socket takes. If it does not take all, `PeerEvent::Writable` will come.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! out what the engine decided, and hands out the answers, one message per connection.
 
 mod recovery;
+mod sending;
 mod status;
 
 use std::collections::HashMap;
@@ -25,7 +26,8 @@ use super::inbox::{
 use super::link::{Kind, Link};
 use super::node::NodeError;
 use super::reader::{cut, epoch_row, epoch_table, held_ranges, hello_of};
-use super::store::{DiskNews, Log, OpenLog, SCRUB_INTERVAL};
+use super::reads::{Asked, PeerReads};
+use super::store::{DISK_LOOK_INTERVAL, DiskNews, Log, OpenLog};
 use crate::codes::{Class, NackCode, RefuseCode};
 use crate::config::{ClusterConfig, Config};
 use crate::engine::startup::last_common;
@@ -37,11 +39,9 @@ use crate::gateway::Refusal;
 use crate::gateway::reply::Placed;
 use crate::limits::READ_CHUNK_BYTES;
 use crate::store::{Identity, RunBuilder, StoreError};
-use crate::types::{
-    AckLevel, Digest, Epoch, LogId, NodeId, NodeIndex, PrefixId, RunId, Seq, SeqRange, Time,
-};
-use crate::wire::codec::{self, AppendHead, EpochStart, Hello};
-use crate::wire::{Message, codec::encode_append};
+use crate::types::{AckLevel, Digest, Epoch, LogId, NodeId, NodeIndex, PrefixId, RunId, Seq, Time};
+use crate::wire::Message;
+use crate::wire::codec::{self, EpochStart, Hello};
 
 /// Room for new records, taken at a time.
 const ARENA_BYTES: usize = 1 << 20;
@@ -64,6 +64,7 @@ struct Peer {
     error: Option<String>,
     /// A NACK's code is logged when it changes.
     nack: Option<u16>,
+    reads: PeerReads,
 }
 
 /// See the module.
@@ -111,6 +112,7 @@ impl MasterDriver {
             rtt: None,
             error: None,
             nack: None,
+            reads: PeerReads::default(),
         };
         MasterDriver {
             peers: config.cluster.secondaries.iter().map(peer).collect(),
@@ -144,9 +146,9 @@ impl MasterDriver {
         const INPUTS_PER_TURN: usize = 256;
         let mut batch = Vec::with_capacity(INPUTS_PER_TURN);
         let mut stopping = false;
-        let mut scrub = interval(SCRUB_INTERVAL);
-        scrub.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let scrubbing = matches!(self.log, Log::Disk(..));
+        let mut look = interval(DISK_LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let looking = matches!(self.log, Log::Disk(..));
         let news = self.news.clone();
         self.note_damage();
         self.carry_out(self.node.clock.now());
@@ -173,7 +175,7 @@ impl MasterDriver {
                     }
                 }
                 () = news.changed() => {}
-                _ = scrub.tick(), if scrubbing => self.log.scrub(),
+                _ = look.tick(), if looking => {}
                 () = sleep => {}
             }
             let now = self.node.clock.now();
@@ -386,6 +388,13 @@ impl MasterDriver {
                     self.flush(now, peer);
                 }
             }
+            PeerEvent::Read { peer, session, asked, slice } => {
+                let node = self.node.clone();
+                self.peer(peer).reads.done((&node.log, &node.driver), peer);
+                if self.is_current(peer, session) && asked.epoch == self.engine.epoch() {
+                    self.send_slice(now, peer, session, asked, slice);
+                }
+            }
             // Only a secondary accepts masters: see `server`.
             PeerEvent::Accepted(_) => {}
         }
@@ -588,7 +597,8 @@ impl MasterDriver {
                     self.close(to, code);
                 }
                 Effect::Send { to, session, range, bytes_max, again } => {
-                    self.send(now, to, session, range, bytes_max, again);
+                    let epoch = self.engine.epoch();
+                    self.send(now, to, session, Asked { range, bytes_max, again, epoch });
                 }
                 Effect::Heartbeat { to, .. } => self.heartbeat(now, to),
                 Effect::MakeDurable { up_to } => {
@@ -665,48 +675,6 @@ impl MasterDriver {
         if self.failed.is_none() {
             self.failed = Some(error.into());
         }
-    }
-
-    fn send(
-        &mut self,
-        now: Time,
-        to: NodeIndex,
-        session: SessionId,
-        range: SeqRange,
-        bytes_max: usize,
-        again: bool,
-    ) {
-        let slice = self.node.log.read(range, bytes_max);
-        let (Some(sent), Some(previous)) =
-            (slice.range, self.node.log.prefix_id(range.first.previous()))
-        else {
-            let damaged = |seq| self.node.log.is_unreadable(seq);
-            if damaged(range.first) || damaged(range.first.previous()) {
-                // It became unreadable since it was written: it goes on when it is repaired.
-                return self.engine.handle_unreadable(to, session);
-            }
-            let reason = format!("entry {} cannot be read now", range.first);
-            return self.disconnected(to, session, None, reason);
-        };
-        let head = AppendHead {
-            epoch: self.engine.epoch().number(),
-            first: sent.first.number(),
-            count: sent.len() as u32, // At most RUN_ENTRIES_MAX.
-            previous_epoch: previous.epoch.number(),
-            previous_digest: previous.digest.value(),
-            levels: self.levels(),
-        };
-        let frame = encode_append(&head, slice.pieces);
-        if again {
-            self.node.metrics.repeated(&self.peers[to.as_usize() - 1].id, sent.len());
-        }
-        let peer = self.peer(to);
-        debug!(peer = %peer.id, seq = %sent, bytes = slice.bytes, again, "sent");
-        if let Some(link) = &mut peer.link {
-            link.push_frame(Kind::Entries(sent.last()), frame);
-        }
-        self.engine.handle_sent(now, to, session, sent, slice.bytes);
-        self.flush(now, to);
     }
 
     fn heartbeat(&mut self, now: Time, to: NodeIndex) {

@@ -15,6 +15,7 @@ mod master;
 mod metrics;
 mod node;
 mod reader;
+mod reads;
 mod secondary;
 mod server;
 mod session;

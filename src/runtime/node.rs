@@ -197,6 +197,7 @@ pub(super) async fn serve(
     if let Some(gateway) = gateway {
         tasks.spawn(accept(Door::Gateway, gateway, node.clone(), tasks.clone()));
     }
+    opened.log.scrub(node.stop.clone());
     let end = CancellationToken::new();
     let stopping = node.stop.clone();
     let driving = start_driver(&config, node, opened, inputs, view, end.clone())?;

@@ -16,7 +16,8 @@ use super::inbox::{ClientInput, Input, Introduced, Node, Outcome, PeerEvent, Rep
 use super::link::{Kind, Link};
 use super::node::NodeError;
 use super::reader::{cut, epoch_table, hello_of};
-use super::store::{DiskNews, Log, OpenLog, SCRUB_INTERVAL};
+use super::reads::PeerReads;
+use super::store::{DISK_LOOK_INTERVAL, DiskNews, Log, OpenLog};
 use crate::codes::{NackCode, RefuseCode};
 use crate::engine::secondary::{Holdings, MasterHello};
 use crate::engine::{Arrival, Levels, Secondary, SecondaryEffect, SessionId};
@@ -44,6 +45,9 @@ pub(super) struct SecondaryDriver {
     held: BTreeMap<Seq, Run>,
     /// What came by a connection to mend what is damaged, and is not in the log yet.
     mending: (Option<SessionId>, Vec<Run>),
+    reads: PeerReads,
+    /// Whose FETCH is not answered yet.
+    fetching: Option<SessionId>,
     faults: Faults,
     inputs: mpsc::Receiver<Input>,
     view: watch::Sender<View>,
@@ -74,6 +78,8 @@ impl SecondaryDriver {
             links: BTreeMap::new(),
             held: BTreeMap::new(),
             mending: (None, Vec::new()),
+            reads: PeerReads::default(),
+            fetching: None,
             faults,
             inputs,
             view,
@@ -89,9 +95,9 @@ impl SecondaryDriver {
     pub(super) async fn run(mut self, end: CancellationToken) -> Result<(), NodeError> {
         const INPUTS_PER_TURN: usize = 256;
         let mut batch = Vec::with_capacity(INPUTS_PER_TURN);
-        let mut scrub = interval(SCRUB_INTERVAL);
-        scrub.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let scrubbing = matches!(self.log, Log::Disk(..));
+        let mut look = interval(DISK_LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let looking = matches!(self.log, Log::Disk(..));
         let news = self.news.clone();
         loop {
             let due = self.faults.next_due().map(|due| self.node.clock.instant(due));
@@ -112,7 +118,7 @@ impl SecondaryDriver {
                     }
                 }
                 () = news.changed() => {}
-                _ = scrub.tick(), if scrubbing => self.log.scrub(),
+                _ = look.tick(), if looking => {}
                 () = sleep => {}
             }
             let now = self.node.clock.now();
@@ -212,6 +218,14 @@ impl SecondaryDriver {
                 }
                 self.flush(session);
             }
+            PeerEvent::Read { peer, session, asked, slice } => {
+                let node = self.node.clone();
+                self.reads.done((&node.log, &node.driver), peer);
+                self.fetching.take_if(|fetching| *fetching == session);
+                if self.engine.session() == Some(session) && asked.epoch == self.engine.epoch() {
+                    self.give_out(now, session, asked, slice);
+                }
+            }
             // Only a master dials.
             PeerEvent::Dialled { .. } => {}
         }
@@ -274,6 +288,8 @@ impl SecondaryDriver {
                 "follows"
             );
         }
+        // What an introduction before this one asked for is answered to nobody.
+        self.fetching.take_if(|fetching| *fetching == session);
         let answer = Message::Hello(self.hello());
         self.push(now, session, Kind::Control, &answer);
     }

@@ -119,7 +119,7 @@ pub(super) async fn carry_out(
             out.extend_from_slice(text.as_bytes());
             None
         }
-        Command::Digest { seq } => digest(node, seq, out).err(),
+        Command::Digest { seq } => digest(node, seq, out).await.err(),
         Command::Get { seq } => get(node, seq, out).await?.err(),
         Command::Fault(fault) => inject(node, fault, out).await?.err(),
         Command::Store { seq, payload } => store(node, seq, line.slice(payload), out).await?.err(),
@@ -141,10 +141,10 @@ pub(super) fn write_refusal(node: &Node, refusal: &Refusal, out: &mut BytesMut) 
     refusal.write(out);
 }
 
-fn digest(node: &Node, seq: Option<Seq>, out: &mut BytesMut) -> Result<(), Refusal> {
+async fn digest(node: &Node, seq: Option<Seq>, out: &mut BytesMut) -> Result<(), Refusal> {
     let last = node.log.bounds().last;
     let seq = seq.unwrap_or(last);
-    let id = node.log.prefix_id(seq).ok_or_else(|| missing(node, seq, last))?;
+    let id = node.reads.prefix_id(seq).await.ok_or_else(|| missing(node, seq, last))?;
     out.extend_from_slice(
         format!("OK seq={seq} epoch={} digest={}\n", id.epoch, id.digest).as_bytes(),
     );
@@ -153,7 +153,7 @@ fn digest(node: &Node, seq: Option<Seq>, out: &mut BytesMut) -> Result<(), Refus
 
 async fn get(node: &Node, seq: Seq, out: &mut BytesMut) -> Result<Result<(), Refusal>, DriverGone> {
     let unserved = node.view.borrow().unserved_from.is_some_and(|first| seq >= first);
-    let record = if unserved { None } else { node.log.record(seq) };
+    let record = if unserved { None } else { node.reads.record(seq).await };
     let Some(record) = record else {
         let provisional = node.provisional();
         let visible = provisional.visible(node.log.bounds().last);
@@ -287,15 +287,15 @@ impl Cursor {
     }
 
     /// The next piece, in whole records.
-    pub(super) fn read(&mut self, node: &Node, bytes_max: usize) -> Slice {
-        let slice = node.log.read(SeqRange::new(self.next, self.end), bytes_max);
+    pub(super) async fn read(&mut self, node: &Node, bytes_max: usize) -> Slice {
+        let slice = node.reads.read(SeqRange::new(self.next, self.end), bytes_max).await;
         self.next = slice.range.map_or(self.end, |range| range.end);
         slice
     }
 
     /// Writes the next piece as lines.
-    pub(super) fn write_lines(&mut self, node: &Node, out: &mut BytesMut) {
-        let slice = self.read(node, OUTPUT_CHUNK_BYTES.min(RUN_BYTES_MAX));
+    pub(super) async fn write_lines(&mut self, node: &Node, out: &mut BytesMut) {
+        let slice = self.read(node, OUTPUT_CHUNK_BYTES.min(RUN_BYTES_MAX)).await;
         for mut piece in slice.pieces {
             while let Ok(record) = take_record(&mut piece) {
                 write_entry(out, record.seq, &record.payload);
@@ -336,9 +336,9 @@ impl List {
     }
 
     /// Writes the next piece; the END line with the last one. Returns whether that was it.
-    pub(super) fn write(&mut self, node: &Node, out: &mut BytesMut) -> bool {
+    pub(super) async fn write(&mut self, node: &Node, out: &mut BytesMut) -> bool {
         if !self.cursor.is_done() {
-            self.cursor.write_lines(node, out);
+            self.cursor.write_lines(node, out).await;
         }
         if !self.cursor.is_done() {
             return false;
@@ -349,7 +349,10 @@ impl List {
             self.by_hand.next = seq.next();
             let payload = node.provisional().payload(seq).cloned();
             // It may have given way to the master's meanwhile.
-            let payload = payload.or_else(|| node.log.record(seq).map(|record| record.payload));
+            let payload = match payload {
+                Some(payload) => Some(payload),
+                None => node.reads.record(seq).await.map(|record| record.payload),
+            };
             let Some(payload) = payload else { break };
             write_entry(out, seq, &payload);
             last = seq;
@@ -390,12 +393,12 @@ impl Tail {
     }
 
     /// Writes the next piece as lines; false if there was nothing.
-    pub(super) fn write(&mut self, node: &Node, out: &mut BytesMut) -> bool {
+    pub(super) async fn write(&mut self, node: &Node, out: &mut BytesMut) -> bool {
         let mut cursor = self.cursor(node);
         if cursor.is_done() {
             return false;
         }
-        cursor.write_lines(node, out);
+        cursor.write_lines(node, out).await;
         self.count += cursor.next.distance_from(self.next);
         self.next = cursor.next;
         true

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::node::NodeError;
@@ -17,7 +18,9 @@ use crate::types::{Seq, SeqRange};
 /// So much is verified at once by the scrub …
 const SCRUB_STEP_BYTES: usize = 256 << 10;
 /// … every so often: about 2.5 MB/s, a pass over 200 GB a day.
-pub(super) const SCRUB_INTERVAL: Duration = Duration::from_millis(100);
+const SCRUB_INTERVAL: Duration = Duration::from_millis(100);
+/// A driver looks at its disk so often even if nothing happens: whether there is room again.
+pub(super) const DISK_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a disk said since the driver last asked. Bounded: only what is newest counts.
 #[derive(Debug, Default)]
@@ -167,14 +170,26 @@ impl Log {
         }
     }
 
-    /// Verifies a little more of what is on disk. What it finds comes as news.
-    pub(super) fn scrub(&mut self) {
-        if let Log::Disk(log, _) = self {
-            let step = log.scrub(SCRUB_STEP_BYTES);
-            for note in step.notes {
-                warn!(note, "the scrub found something that no entry is lost by");
+    /// Verifies what is on disk, a little at a time and in another thread, until `end`. What it
+    /// finds comes as news.
+    pub(super) fn scrub(&self, end: CancellationToken) {
+        let Log::Disk(log, _) = self else { return };
+        let mut scrub = log.scrubber();
+        let scrubbing = async move {
+            loop {
+                tokio::time::sleep(SCRUB_INTERVAL).await;
+                let step = tokio::task::spawn_blocking(move || {
+                    let step = scrub.step(SCRUB_STEP_BYTES);
+                    (scrub, step)
+                });
+                let Ok((after, step)) = step.await else { return };
+                scrub = after;
+                for note in step.notes {
+                    warn!(note, "the scrub found something that no entry is lost by");
+                }
             }
-        }
+        };
+        tokio::spawn(async move { end.run_until_cancelled(scrubbing).await });
     }
 
     /// The store behind it.

@@ -382,13 +382,13 @@ impl TextSession {
         while self.out.len() < OUTPUT_CHUNK_BYTES {
             match &mut self.active {
                 Active::List(list) => {
-                    if list.write(&self.node, &mut self.out) {
+                    if list.write(&self.node, &mut self.out).await {
                         self.active = Active::None;
                     }
                     continue;
                 }
                 Active::Tail(tail) => {
-                    if tail.write(&self.node, &mut self.out) {
+                    if tail.write(&self.node, &mut self.out).await {
                         self.idle_at = Instant::now() + self.node.heartbeat_interval;
                         continue;
                     }

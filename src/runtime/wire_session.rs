@@ -207,7 +207,7 @@ impl WireSession {
         loop {
             let read = self.read_messages().await?;
             let commanded = self.carry_out_commands().await?;
-            let streamed = self.stream();
+            let streamed = self.stream().await;
             let mut flushed = Flushed::default();
             let before = self.out.bytes();
             let all = self.out.write_to(&self.write, &mut flushed)?;
@@ -518,7 +518,7 @@ impl WireSession {
         while self.out.bytes() < OUTPUT_CHUNK_BYTES {
             let mut bytes = BytesMut::new();
             if let Some((id, list)) = &mut self.list {
-                let (id, end) = (*id, list.write(&self.node, &mut bytes));
+                let (id, end) = (*id, list.write(&self.node, &mut bytes).await);
                 if end {
                     self.list = None;
                 }
@@ -563,7 +563,7 @@ impl WireSession {
     }
 
     /// Gives each stream a turn while there is room. Returns whether anything was sent.
-    fn stream(&mut self) -> bool {
+    async fn stream(&mut self) -> bool {
         let mut any = false;
         for _ in 0..self.streams.len() {
             if self.out.bytes() >= 2 * RUN_BYTES_MAX {
@@ -574,14 +574,14 @@ impl WireSession {
                 Stream::Read { id, cursor, level } => {
                     any = true;
                     let (id, level) = (*id, *level);
-                    self.send_entries(id, cursor, level, true)
+                    self.send_entries(id, cursor, level, true).await
                 }
                 Stream::Tail { id, tail, idle_at } => {
                     let mut cursor = tail.cursor(&self.node);
                     if !cursor.is_done() {
                         any = true;
                         let (id, level) = (*id, tail.level);
-                        self.send_entries(id, &mut cursor, level, false);
+                        self.send_entries(id, &mut cursor, level, false).await;
                         tail.next = cursor.next;
                         *idle_at = Instant::now() + self.node.heartbeat_interval;
                     }
@@ -597,8 +597,14 @@ impl WireSession {
 
     /// Sends the next piece of a stream; `ends` tells whether the stream ends with its cursor.
     /// Returns whether it was the last.
-    fn send_entries(&mut self, id: u64, cursor: &mut Cursor, level: Level, ends: bool) -> bool {
-        let slice = cursor.read(&self.node, RUN_BYTES_MAX);
+    async fn send_entries(
+        &mut self,
+        id: u64,
+        cursor: &mut Cursor,
+        level: Level,
+        ends: bool,
+    ) -> bool {
+        let slice = cursor.read(&self.node, RUN_BYTES_MAX).await;
         let end = ends && cursor.is_done();
         let head = EntriesHead {
             first: slice.range.map_or(0, |range| range.first.number()),

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::fs::{Fs, FsFile, FsLock};
 
@@ -270,6 +270,8 @@ fn full() -> io::Error {
 #[derive(Clone)]
 pub struct FaultyFs {
     world: Arc<Mutex<World>>,
+    /// Whether reads of files wait.
+    held: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl FaultyFs {
@@ -295,7 +297,7 @@ impl FaultyFs {
             open: 0,
             open_most: 0,
         };
-        FaultyFs { world: Arc::new(Mutex::new(world)) }
+        FaultyFs { world: Arc::new(Mutex::new(world)), held: Arc::default() }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -306,7 +308,7 @@ impl FaultyFs {
     pub fn fork(&self) -> FaultyFs {
         let mut world = self.world().clone();
         world.restart();
-        FaultyFs { world: Arc::new(Mutex::new(world)) }
+        FaultyFs { world: Arc::new(Mutex::new(world)), held: Arc::default() }
     }
 
     /// Other misfortunes from here on.
@@ -329,6 +331,18 @@ impl FaultyFs {
     /// From now on no write to a file is done, and each says so.
     pub fn fail_writes(&self) {
         self.world().fail_writes = true;
+    }
+
+    /// From now on reads of files wait, or go on.
+    pub fn hold_reads(&self, held: bool) {
+        *self.held.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        self.held.1.notify_all();
+    }
+
+    fn wait_to_read(&self) {
+        let held = self.held.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Poisoned or not, it is a flag.
+        drop(self.held.1.wait_while(held, |held| *held));
     }
 
     /// The most files that were open at once since the program started.
@@ -624,6 +638,7 @@ impl Drop for FaultyFile {
 
 impl FsFile for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.fs.wait_to_read();
         let world = self.fs.world();
         world.check(self.life)?;
         read(world.inodes.get(&self.id).ok_or_else(missing)?, buffer, offset)

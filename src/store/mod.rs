@@ -13,7 +13,9 @@ pub mod provisional;
 mod reader;
 pub mod record;
 
-pub use disk::{DiskEvent, DiskLog, DiskOptions, Fsync, OpenError, Opened, Recovery, SyncStats};
+pub use disk::{
+    DiskEvent, DiskLog, DiskOptions, Fsync, OpenError, Opened, Recovery, Scrub, SyncStats,
+};
 pub use memory::MemoryLog;
 pub use provisional::Provisional;
 pub use reader::LogReader;
@@ -167,6 +169,8 @@ impl StoreError {
 pub struct Slice {
     /// Which entries; `None` if there are none.
     pub range: Option<SeqRange>,
+    /// Epoch and digest before the first, as far as that is known without looking further.
+    pub before: Option<PrefixId>,
     /// Their bytes.
     pub pieces: Vec<Bytes>,
     /// The sum of the pieces' lengths.

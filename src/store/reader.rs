@@ -142,6 +142,12 @@ impl Tail {
         self.runs.get(index)?.range().contains(seq).then_some(index)
     }
 
+    /// Epoch and digest before `seq`, which the run at `index` holds.
+    fn before(&self, seq: Seq, index: usize) -> Option<PrefixId> {
+        let run = self.runs.get(index)?;
+        if seq == run.range().first { Some(run.before()) } else { run.prefix_id(seq.previous()) }
+    }
+
     /// What of `range` is in the log and whole, from its first on.
     fn readable(&self, range: SeqRange) -> SeqRange {
         let mut range = range.intersection(SeqRange::inclusive(Seq::FIRST, self.bounds.last));
@@ -198,6 +204,7 @@ impl Tail {
             return slice;
         };
         let mut next = wanted.first;
+        slice.before = self.before(next, index);
         for run in self.runs.range(index..) {
             let entries_left = RUN_ENTRIES_MAX as u64 - next.distance_from(wanted.first);
             let bytes_left = bytes_max.saturating_sub(slice.bytes);
@@ -312,6 +319,7 @@ impl LogReader {
                     let bytes = entries.bytes.len();
                     return Slice {
                         range: Some(entries.range),
+                        before: entries.before,
                         pieces: vec![entries.bytes],
                         bytes,
                     };
@@ -321,6 +329,15 @@ impl LogReader {
             }
         }
         Slice::default()
+    }
+
+    /// Whether a read of `seq` goes to the disk, which may take its time.
+    pub fn is_cold(&self, seq: Seq) -> bool {
+        let tail = self.tail();
+        self.shared.segments.is_some()
+            && (Seq::FIRST..=tail.bounds.last).contains(&seq)
+            && seq < tail.kept_from()
+            && !tail.is_unreadable(seq)
     }
 
     /// One entry.
@@ -370,18 +387,28 @@ impl LogReader {
 
     /// Bytes of all records behind `seq`.
     pub fn bytes_after(&self, seq: Seq) -> u64 {
+        self.bytes_kept_after(seq).unwrap_or_else(|| {
+            self.shared.segments.as_ref().map_or(0, |segments| segments.bytes_from(seq.next()))
+        })
+    }
+
+    /// The same without reading from disk: about, where entries are not in memory.
+    pub fn bytes_after_about(&self, seq: Seq) -> u64 {
+        self.bytes_kept_after(seq).unwrap_or_else(|| {
+            let segments = self.shared.segments.as_ref();
+            segments.map_or(0, |segments| segments.bytes_from_about(seq.next()))
+        })
+    }
+
+    /// The same if what follows `seq` is in memory, or nothing.
+    fn bytes_kept_after(&self, seq: Seq) -> Option<u64> {
         let next = seq.next();
-        {
-            let tail = self.tail();
-            if let Some(index) = tail.index_of(next) {
-                let within = tail.runs[index].offset(next).unwrap_or(0) as u64;
-                return tail.bounds.bytes - tail.starts[index] - within;
-            }
-            if next > tail.bounds.last {
-                return 0;
-            }
+        let tail = self.tail();
+        if let Some(index) = tail.index_of(next) {
+            let within = tail.runs[index].offset(next).unwrap_or(0) as u64;
+            return Some(tail.bounds.bytes - tail.starts[index] - within);
         }
-        self.shared.segments.as_ref().map_or(0, |segments| segments.bytes_from(next))
+        (next > tail.bounds.last).then_some(0)
     }
 
     /// Whether the log has an entry `seq` that cannot be read because it is damaged.

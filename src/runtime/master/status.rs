@@ -37,7 +37,7 @@ impl MasterDriver {
                 received: progress.received,
                 stored: progress.stored,
                 lag: engine.levels().held_by(1).distance_from(progress.stored),
-                lag_bytes: self.node.log.bytes_after(progress.stored),
+                lag_bytes: self.node.log.bytes_after_about(progress.stored),
                 inflight: progress.inflight_bytes(),
                 last_contact: peer.last_contact.map(|contact| now.since(contact)),
                 rtt: peer.rtt,

@@ -3,12 +3,14 @@
 use tracing::{error, warn};
 
 use super::SecondaryDriver;
+use crate::codes::RefuseCode;
 use crate::engine::SessionId;
 use crate::limits::{REPAIR_WINDOW_BYTES_MAX, RUN_BYTES_MAX};
-use crate::runtime::link::Kind;
+use crate::runtime::link::{Kind, Link};
 use crate::runtime::node::NodeError;
-use crate::store::{Run, StoreError};
-use crate::types::{Digest, Epoch, PrefixId, Seq, SeqRange, Time};
+use crate::runtime::reads::Asked;
+use crate::store::{Run, Slice, StoreError};
+use crate::types::{Digest, Epoch, NodeIndex, PrefixId, Seq, SeqRange, Time};
 use crate::wire::{Message, codec};
 
 impl SecondaryDriver {
@@ -35,22 +37,46 @@ impl SecondaryDriver {
         if !self.engine.admits(session, Epoch::new(fetch.epoch)) {
             return self.carry_out(now, None);
         }
+        // One after the other: what a master does not take is not read for it.
+        if self.fetching == Some(session)
+            || self.links.get(&session).is_some_and(Link::has_entries_waiting)
+        {
+            let reason = "a FETCH before the answer to the one before";
+            return self.closed(session, Some(RefuseCode::BadFrame), reason);
+        }
         let end = Seq::new(fetch.last).min(self.engine.stored()).next();
         let range = SeqRange::new(Seq::new(fetch.first), end);
+        let epoch = self.engine.epoch();
+        let asked = Asked { range, bytes_max: RUN_BYTES_MAX, again: false, epoch };
+        self.fetching = Some(session);
+        if self.node.log.is_cold(range.first) {
+            return self.reads.start(
+                (&self.node.log, &self.node.driver),
+                NodeIndex::MASTER,
+                session,
+                asked,
+            );
+        }
         let slice = match range.first {
-            Seq::ZERO => crate::store::Slice::default(),
-            _ => self.node.log.read(range, RUN_BYTES_MAX),
+            Seq::ZERO => Slice::default(),
+            _ => self.node.log.read(range, asked.bytes_max),
         };
+        self.give_out(now, session, asked, slice);
+    }
+
+    /// Answers a FETCH.
+    pub(super) fn give_out(&mut self, now: Time, session: SessionId, asked: Asked, slice: Slice) {
+        self.fetching = None;
         let head = codec::FetchedHead {
-            epoch: fetch.epoch,
-            first: fetch.first,
+            epoch: asked.epoch.number(),
+            first: asked.range.first.number(),
             count: slice.range.map_or(0, |range| range.len()) as u32, // At most RUN_ENTRIES_MAX.
         };
         let frame = codec::encode_fetched(&head, slice.pieces);
         if !self.faults.is_muted(now)
             && let Some(link) = self.links.get_mut(&session)
         {
-            link.push_frame(Kind::Entries(end), frame);
+            link.push_frame(Kind::Entries(asked.range.end), frame);
             self.flush(session);
         }
     }

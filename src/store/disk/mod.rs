@@ -62,7 +62,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use recovery::{OpenError, Opened, Recovery};
-pub use scrub::ScrubStep;
+pub use scrub::{Scrub, ScrubStep};
 pub use sync::SyncStats;
 pub use write::DiskLog;
 

@@ -1,5 +1,7 @@
 //! The background check: everything on disk is read and verified again, a little at a time.
 
+use std::sync::Arc;
+
 use super::format::SEGMENT_HEADER_BYTES;
 use super::scan::Place;
 use super::segments::DiskRead;
@@ -38,7 +40,25 @@ impl Default for Scrubber {
     }
 }
 
+/// A scrub of its own, for another thread than the log's. Damage is told to the notifier.
+pub struct Scrub {
+    shared: Arc<Shared>,
+    scrubber: Scrubber,
+}
+
+impl Scrub {
+    /// See [`DiskLog::scrub`].
+    pub fn step(&mut self, bytes_max: usize) -> ScrubStep {
+        self.scrubber.step(&self.shared, bytes_max)
+    }
+}
+
 impl DiskLog {
+    /// A scrub that needs the log no more.
+    pub fn scrubber(&self) -> Scrub {
+        Scrub { shared: self.shared.clone(), scrubber: Scrubber::default() }
+    }
+
     /// Verifies about `bytes_max` bytes more of what is on disk. A full pass per day is a good rule.
     pub fn scrub(&mut self, bytes_max: usize) -> ScrubStep {
         let shared = self.shared.clone();

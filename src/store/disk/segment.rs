@@ -26,7 +26,7 @@ pub(crate) struct Segment {
     /// What its first entry continues; unknown if what is before is damaged and the header too.
     pub(crate) before: Option<PrefixId>,
     pub(crate) log_id: Option<LogId>,
-    // Held for a look-up, and while the footer of a sealed segment is read for the first time.
+    // Held for a look-up; never while the disk is read.
     body: Mutex<Body>,
 }
 
@@ -54,6 +54,8 @@ pub(crate) struct Body {
 pub(crate) struct Entries {
     pub(crate) range: SeqRange,
     pub(crate) bytes: Bytes,
+    /// Epoch and digest before the first; unknown behind damage.
+    pub(crate) before: Option<PrefixId>,
     /// Where the next one starts.
     pub(crate) next: Place,
 }
@@ -88,13 +90,20 @@ impl Segment {
 
     /// The open file, and the last place at or before `seq` from which reading can start.
     fn start(&self, fs: &dyn Fs, seq: Seq) -> io::Result<(Arc<dyn FsFile>, Place, u64)> {
-        let mut body = self.body();
-        let file = match &body.file {
-            Some(file) => file.clone(),
-            None => body.file.insert(fs.open_to_read(&self.path)?).clone(),
+        let (file, loaded) = {
+            let body = self.body();
+            (body.file.clone(), body.places.is_some())
         };
-        if body.places.is_none() {
-            body.places = Some(self.load_places(&*file)?);
+        // Not while the lock is held: who appends must not wait for a reader's disk.
+        let file = match file {
+            Some(file) => file,
+            None => fs.open_to_read(&self.path)?,
+        };
+        let places = if loaded { None } else { Some(self.load_places(&*file)?) };
+        let mut body = self.body();
+        let file = body.file.get_or_insert(file).clone();
+        if let Some(places) = places {
+            body.places.get_or_insert(places);
         }
         let before = |places: &[Place]| {
             places[..places.partition_point(|place| place.seq <= seq)].last().copied()
@@ -150,6 +159,26 @@ impl Segment {
             Err(_) => place.entry_bytes,
         };
         all.saturating_sub(found)
+    }
+
+    /// The same without reading: to the nearest place that is known, or as if all entries were of the
+    /// same length.
+    pub(crate) fn bytes_from_about(&self, seq: Seq) -> u64 {
+        let body = self.body();
+        if seq <= self.first {
+            return body.entry_bytes;
+        }
+        if seq > body.last {
+            return 0;
+        }
+        let places = body.places.as_deref().unwrap_or_default();
+        let at = places.partition_point(|place| place.seq <= seq);
+        if let Some(place) = at.checked_sub(1).map(|at| places[at]) {
+            return body.entry_bytes.saturating_sub(place.entry_bytes);
+        }
+        let (left, all) = (body.last.next().distance_from(seq), body.last.next());
+        let share = u128::from(body.entry_bytes) * u128::from(left);
+        (share / u128::from(all.distance_from(self.first).max(1))) as u64 // No more than all bytes.
     }
 
     /// The file, and where the entries before `seq` end in it, as far as they are whole.
@@ -425,7 +454,11 @@ impl<'a> Reading<'a> {
         let mut pieces: Vec<(usize, usize)> = Vec::new();
         let mut bytes = 0;
         let mut place = self.place;
+        let mut before = None;
         while place.seq < range.end {
+            if place.seq == range.first {
+                before = place.before;
+            }
             if place.seq.distance_from(range.first) >= RUN_ENTRIES_MAX as u64
                 || bytes >= bytes_max.max(1)
             {
@@ -459,7 +492,7 @@ impl<'a> Reading<'a> {
                 joined.into()
             }
         };
-        Ok(Entries { range: SeqRange::new(range.first, place.seq), bytes, next: place })
+        Ok(Entries { range: SeqRange::new(range.first, place.seq), bytes, before, next: place })
     }
 }
 

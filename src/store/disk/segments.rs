@@ -68,9 +68,12 @@ impl Segments {
 
     /// The segment that holds `seq`.
     pub(crate) fn find(&self, seq: Seq) -> Option<Arc<Segment>> {
-        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        let index = list.partition_point(|segment| segment.first <= seq).checked_sub(1)?;
-        list[index].range().contains(seq).then(|| list[index].clone())
+        let segment = {
+            let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+            let index = list.partition_point(|segment| segment.first <= seq).checked_sub(1)?;
+            list[index].clone()
+        };
+        segment.range().contains(seq).then_some(segment)
     }
 
     /// Reads what the segment that holds the first of `range` has of it. `place` is where that is,
@@ -119,5 +122,12 @@ impl Segments {
         let list = self.list();
         let later = list.iter().filter(|segment| segment.range().end > seq);
         later.map(|segment| segment.bytes_from(&*self.fs, seq)).sum()
+    }
+
+    /// The same without reading from disk, about.
+    pub(crate) fn bytes_from_about(&self, seq: Seq) -> u64 {
+        let list = self.list();
+        let from = list.partition_point(|segment| segment.first <= seq).saturating_sub(1);
+        list[from..].iter().map(|segment| segment.bytes_from_about(seq)).sum()
     }
 }
