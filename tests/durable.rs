@@ -216,3 +216,29 @@ fn the_directory_of_another_node_is_refused() {
     let done = common::run_to_end(command, b"").expect_code(1);
     assert!(done.stderr.contains("node s2"), "{done:?}");
 }
+
+/// Two nodes that call themselves s1: the one under the wrong address is refused, counts for nothing,
+/// and both sides say what to do about it; it is no reason to fill a log with warnings.
+#[test]
+fn a_second_node_with_the_id_of_another_is_refused_with_what_to_do() {
+    let cluster = Cluster::of(2).on_disk().absent("s2").launch();
+    let (addr, dir) = (cluster.addr("s2").to_string(), cluster.dir("another"));
+    let mut command = common::replog(["secondary", "--id", "s1", "--gateway", "none"]);
+    command.args(["--listen", &addr, "--data-dir"]).arg(&dir);
+    let twin = common::Process::spawn("twin", command);
+    let advice = "this is s1, not s2: give it its own --id, or mend the roster";
+    twin.wait_for_log_line(&["master refused", advice]);
+    cluster.wait_mode("normal");
+    let mut client = cluster.client();
+    wait_until("the refusal in STATUS", || {
+        let s2 = client.status().secondary("s2").clone();
+        (s2.get("error").contains(advice) && s2.get("health") == "unhealthy").then_some(())
+    });
+    append(&mut client, 1, 10, "w=2");
+    assert_eq!(client.ok("HEALTH").get("present"), "2");
+    let pending = client.cmd("WAIT 10 w=3 timeout=0");
+    assert!(pending.contains("by=master,s1 missing=s2"), "{pending}");
+    let told = twin.log().iter().filter(|line| line.contains("master refused")).count();
+    assert_eq!(told, 1, "once is enough");
+    assert!(segments(&dir).iter().all(|log| log.ends_with("00000000000000000001.log")));
+}

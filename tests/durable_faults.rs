@@ -410,7 +410,7 @@ fn a_directory_of_a_newer_format_is_refused_with_both_versions_named_and_left_al
 fn assert_refused_as_newer(dir: &Path) {
     let before = contents(dir);
     let done = refused_start(dir);
-    assert!(done.stderr.contains("format 2"), "{done:?}");
+    assert!(done.stderr.contains("format 2") && done.stderr.contains("start a newer replog"));
     assert!(done.stderr.contains("up to 1") || done.stderr.contains("format 1"), "{done:?}");
     let done = inspect(dir, &[]).expect_code(1);
     assert!(done.stderr.contains("format 2") && done.stderr.contains("up to 1"), "{done:?}");
@@ -431,10 +431,13 @@ fn a_secondary_with_the_log_of_another_cluster_is_refused_and_kept() {
     copy_dir(&theirs.dir("s1"), &ours.dir("s1"));
     ours.start("s1");
     let mut client = ours.client();
-    wait_until("the foreign log to be refused", || {
+    let error = wait_until("the foreign log to be refused", || {
         let status = client.status();
-        status.secondary("s1").get("error").contains("foreign-log").then_some(())
+        let error = status.secondary("s1").get("error").to_owned();
+        error.contains("foreign-log").then_some(error)
     });
+    assert!(error.contains("of another cluster"), "{error}");
+    assert!(error.contains("start it on an empty --data-dir"), "it says what to do: {error}");
     ours.wait_health("s1", "unhealthy");
     append(&mut client, 11, 12, "w=2");
     let reply = client.cmd("APPEND w=3 timeout=0 entry number 13");

@@ -57,6 +57,8 @@ pub(super) struct SecondaryDriver {
     last_contact: Option<Time>,
     /// Entries moved aside since the start.
     aside: u64,
+    /// Why a master was refused last, until one is followed.
+    refused: Option<String>,
     /// Why this node must end.
     failed: Option<NodeError>,
 }
@@ -87,6 +89,7 @@ impl SecondaryDriver {
             master_addr: String::new(),
             last_contact: None,
             aside: 0,
+            refused: None,
             failed: None,
         }
     }
@@ -247,7 +250,9 @@ impl SecondaryDriver {
     /// A master introduces itself, or does so again with an epoch.
     fn introduced(&mut self, now: Time, session: SessionId, hello: &Hello) {
         if !hello.peer_id.is_empty() && hello.peer_id != self.node.id.as_str() {
-            let reason = format!("this is {}, not {}", self.node.id, cut(&hello.peer_id));
+            let (own, meant) = (&self.node.id, cut(&hello.peer_id));
+            let reason =
+                format!("this is {own}, not {meant}: give it its own --id, or mend the roster");
             return self.refuse(session, RefuseCode::WrongNode, &reason);
         }
         let roster: Result<Vec<NodeId>, _> = hello.roster.iter().map(|id| id.parse()).collect();
@@ -271,7 +276,10 @@ impl SecondaryDriver {
         if let Err(code) = self.engine.handle_hello(session, facts) {
             let reason = match (code, self.engine.log_id()) {
                 (RefuseCode::ForeignLog, Some(own)) => {
-                    format!("this node holds the log {own} of another cluster")
+                    format!(
+                        "holds the log {own} of another cluster: to join this one, start it on an \
+                         empty --data-dir"
+                    )
                 }
                 (RefuseCode::ForeignLog, None) => "an epoch without a log id".to_owned(),
                 _ => format!("epoch {} was promised", self.engine.epoch()),
@@ -283,6 +291,7 @@ impl SecondaryDriver {
             self.master_addr.clone_from(&hello.master_addr);
             self.roster = roster.into();
             self.last_contact = Some(now);
+            self.refused = None;
             info!(
                 id = %self.node.id, master = cut(&hello.node_id), epoch = %facts.epoch, seq = %self.engine.written(),
                 "follows"
@@ -553,7 +562,11 @@ impl SecondaryDriver {
     }
 
     fn refuse(&mut self, session: SessionId, code: RefuseCode, reason: &str) {
-        warn!(code = code.word(), reason, "master refused");
+        // A master that is refused comes again with each heartbeat: the log needs it once.
+        if self.refused.as_deref() != Some(reason) {
+            warn!(code = code.word(), reason, "master refused");
+            self.refused = Some(reason.to_owned());
+        }
         self.node.metrics.connection_refused(code);
         self.engine.handle_disconnected(session);
         if let Some(link) = self.links.remove(&session) {

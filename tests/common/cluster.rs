@@ -213,6 +213,12 @@ impl Cluster {
         self.seat(id).node.as_ref().unwrap_or_else(|| panic!("{id} is not running"))
     }
 
+    /// Where the roster says that the secondary `id` listens.
+    #[track_caller]
+    pub fn addr(&self, id: &str) -> SocketAddr {
+        self.seat(id).addr
+    }
+
     /// A new client of the master.
     #[track_caller]
     pub fn client(&self) -> Gateway {
