@@ -507,6 +507,7 @@ impl Opening {
     /// that it takes for written, and a sync alone would not write them.
     fn write_again(&mut self) -> Result<(), OpenError> {
         self.mark_again()?;
+        self.head_again()?;
         // A segment that was begun and has neither an entry nor a whole header is nothing.
         if self.found.last().is_some_and(|found| found.is_empty() && found.header.is_none())
             && let Some(found) = self.found.pop()
@@ -557,6 +558,27 @@ impl Opening {
                         .map_err(io(format!("mark {} again", found.path.display())))?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the headers that were destroyed, where what stands before tells all they said.
+    fn head_again(&mut self) -> Result<(), OpenError> {
+        let log_id = self.meta.identity.log_id;
+        let mut end = (Seq::ZERO, Some(PrefixId::EMPTY));
+        for found in &mut self.found {
+            let (last, tail) = std::mem::replace(&mut end, found.end());
+            let follows = last.next() == found.first && !found.is_empty();
+            let (None, Some(before), true) = (found.header, tail, follows) else { continue };
+            let header = SegmentHeader { log_id, first: found.first, before };
+            found
+                .file
+                .write_at(&[&header.encode()], 0)
+                .and_then(|()| found.file.sync_data())
+                .map_err(io(format!("write the header of {} again", found.path.display())))?;
+            let name = super::name_of(&found.path);
+            self.recovery.notes.push(format!("the header of segment {name} is written again"));
+            found.header = Some(header);
         }
         Ok(())
     }
