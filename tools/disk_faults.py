@@ -7,6 +7,7 @@
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ BALLAST_MIB = 6
 # The calls by which the log, `meta` and names reach the disk, and how many of each by one thread are tried.
 KILLS = {"pwritev": 25, "fdatasync": 25, "rename": 4, "fsync": 5, "fallocate": 4, "ftruncate": 3}
 EXIT_SYNC_FAILED = 70
+# From which fdatasync of the disk's thread on the disk fails.
+FAILING_SYNCS = (1, 2, 3, 4, 5, 7, 10, 20, 40, 120)
 
 
 def say(text):
@@ -119,12 +122,12 @@ def full_secondary(binary, top):
 
 
 class Lockstep(threading.Thread):
-    """One append at a time; notes when each was sent and answered."""
+    """One append at a time; notes what was answered to each payload."""
 
     def __init__(self, cluster, options):
         super().__init__(daemon=True)
         self.cluster, self.options = cluster, options
-        self.sent = []
+        self.answers = []
         self.error = None
         self.ending = threading.Event()
 
@@ -132,42 +135,84 @@ class Lockstep(threading.Thread):
         try:
             with self.cluster.client() as client:
                 while not self.ending.is_set():
-                    at = time.time()
-                    replies = self.cluster.append(client, self.options)
-                    if not replies:
+                    payload = self.cluster.payload()
+                    client.send(f"APPEND {self.options} -- {payload}")
+                    reply = client.line()
+                    if reply is None:
                         return
-                    self.sent.append((at, time.time(), replies[0]))
+                    self.cluster.note(payload, reply)
+                    self.answers.append((payload, reply))
         except (OSError, Failed) as error:
             self.error = error
 
 
+class Trace:
+    """What strace saw of a node's syncs and of its writes to the log."""
+
+    def __init__(self, path):
+        # Thread → (name, begin, text so far) of a call that others interrupted.
+        under_way = {}
+        self.failed_at = None
+        # Payloads that a sync which succeeded has covered.
+        self.durable = set()
+        written = []
+        for line in path.read_text(errors="replace").splitlines():
+            thread, at, text = line.split(None, 2)
+            if text.startswith("<... "):
+                name, begin, before = under_way.pop(thread, (None, None, ""))
+                text = before + text
+            else:
+                name, begin = text.partition("(")[0], float(at)
+            if text.endswith("<unfinished ...>"):
+                under_way[thread] = (name, begin, text)
+                continue
+            # A call that was interrupted ended when it was resumed; `at` is that time.
+            if name == "pwritev":
+                written.append((float(at), {int(each) for each in re.findall(r"payload (\d+) ", text)}))
+            elif name == "fdatasync" and "EIO" in text:
+                self.failed_at = self.failed_at or begin
+            elif name == "fdatasync" and text.endswith(" = 0"):
+                for end, payloads in written:
+                    if end <= begin:
+                        self.durable |= payloads
+
+    def covers(self, payload):
+        return int(payload.split()[1]) in self.durable
+
+
 def failing_sync(binary, top, victim):
     """The N-th fdatasync of the disk's thread and all later ones fail, for several N."""
-    deaths = []
+    deaths, early = [], 0
     with Cluster(binary, top) as cluster:
-        for count in (12, 40, 120):
+        for count in FAILING_SYNCS:
             cluster.nodes[victim].kill()
             trace = top / f"trace-{count}"
-            node = cluster.start(victim, ["--seccomp-bpf", "-o", str(trace), "-e", "trace=fdatasync", "-e",
-                                          f"inject=fdatasync:error=EIO:when={count}+"])
-            cluster.wait_mode("normal", 3)
-            threads = [Lockstep(cluster, options) for options in ("w=1", "w=2", "w=3")]
+            node = cluster.launch(victim, ["--seccomp-bpf", "-v", "-s", "4096", "-o", str(trace),
+                                           "-e", "trace=fdatasync,pwritev",
+                                           "-e", f"inject=fdatasync:error=EIO:when={count}+"])
+            threads = []
+            if node.is_ready() and takes_part(cluster, node, victim):
+                threads = [Lockstep(cluster, options) for options in ("w=1", "w=2", "w=3")]
             for thread in threads:
                 thread.start()
             code = node.wait()
             died = time.time()
-            failures = [float(line.split()[1]) for line in trace.read_text().splitlines() if "EIO" in line]
-            expect(failures, f"{victim} ended with {code} before its disk failed: {node.log[-3:]}")
+            # What is heard from here on may be the work of the next process.
+            answers = [each for thread in threads for each in list(thread.answers)]
+            seen = Trace(trace)
+            expect(seen.failed_at, f"{victim} ended with {code} before its disk failed: {node.log[-3:]}")
             expect(code == EXIT_SYNC_FAILED, f"{victim} ended with {code}: {node.log[-3:]}")
+            deaths.append(died - seen.failed_at)
+            expect(deaths[-1] < 1, f"{victim} took {deaths[-1]:.3f} s to end after its disk had failed")
+            early += not threads
+            # A node is named in an answer only if a sync of its own covered the entry.
+            wrong = [(payload, reply) for payload, reply in answers
+                     if victim in (value(reply, "by") or "").split(",") and not seen.covers(payload)]
+            expect(not wrong, f"{victim} counts for what it never synced: {wrong[:2]}")
             # A master that is gone answers nobody. A secondary that is gone holds up those who need it.
-            survivors = [] if victim == "master" else threads[:2]
-            for thread in survivors:
-                have = len(thread.sent)
-                wait_until(f"{thread.options} to go on", lambda: thread.error or len(thread.sent) > have + 5)
-            for thread in threads:
-                late = [reply for sent, heard, reply in thread.sent
-                        if thread not in survivors and sent > failures[0] and reply.startswith("OK ")]
-                expect(not late, f"{thread.options}: answered after the disk had failed: {late[:1]}")
+            for thread in threads[:2] if victim != "master" else []:
+                have = len(thread.answers)
+                wait_until(f"{thread.options} to go on", lambda: thread.error or len(thread.answers) > have + 5)
             for thread in threads:
                 thread.ending.set()
             cluster.start(victim)
@@ -175,7 +220,7 @@ def failing_sync(binary, top, victim):
                 thread.join()
                 expect(not thread.error or isinstance(thread.error, ConnectionError), f"a client: {thread.error}")
             cluster.check()
-            deaths.append(died - failures[0])
+    expect(early * 2 < len(deaths), f"{early} of {len(deaths)} died before anybody could append")
     return f"{len(deaths)} failures, exit code 70 within {max(deaths) * 1000:.0f} ms, {len(cluster.answered)} entries"
 
 

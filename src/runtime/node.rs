@@ -94,6 +94,7 @@ impl NodeError {
         match self {
             // A write that failed leaves as much in doubt as a sync that did.
             NodeError::SyncFailed(_) | NodeError::Store(StoreError::Failed { .. }) => DISK_FAILED,
+            NodeError::Open(error) if error.is_sync_failure() => DISK_FAILED,
             NodeError::InCluster { error, .. } => error.exit_code(),
             _ => 1,
         }

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::fs::{Fs, FsFile, FsLock};
+use super::fs::{Fs, FsFile, FsLock, sync_failure};
 
 const SECTOR: usize = 512;
 
@@ -569,7 +569,7 @@ impl Fs for FaultyFs {
         let life = world.life;
         world.operate(life, |world| {
             if world.sync_fails() {
-                return Err(io::Error::other("the disk failed"));
+                return Err(sync_failure(io::Error::other("the disk failed")));
             }
             let changes = std::mem::take(&mut world.name_changes);
             for change in changes {
@@ -669,7 +669,7 @@ impl FsFile for FaultyFile {
             let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;
             if fails {
                 inode.forget();
-                return Err(io::Error::other("the disk failed"));
+                return Err(sync_failure(io::Error::other("the disk failed")));
             }
             inode.sync();
             Ok(())

@@ -70,6 +70,20 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// Marks the error of a sync: what should have become durable may be gone, whatever is tried next.
+pub fn sync_failure(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), SyncFailure(error))
+}
+
+/// Whether an error is that of a sync.
+pub fn is_sync_failure(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<SyncFailure>())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct SyncFailure(io::Error);
+
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFs;
@@ -110,7 +124,7 @@ impl Fs for RealFs {
             // Some file systems know no second names.
             Err(_) => {
                 fs::copy(from, to)?;
-                File::open(to)?.sync_all()
+                File::open(to)?.sync_all().map_err(sync_failure)
             }
         }
     }
@@ -129,7 +143,7 @@ impl Fs for RealFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        File::open(dir)?.sync_all().map_err(sync_failure)
     }
 
     fn lock(&self, path: &Path, content: &str) -> io::Result<Result<Box<dyn FsLock>, String>> {
@@ -202,7 +216,7 @@ impl FsFile for File {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
+        File::sync_data(self).map_err(sync_failure)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {

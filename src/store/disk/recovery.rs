@@ -36,7 +36,7 @@ use super::{ASIDE, DiskEvent, DiskOptions, Fsync, Home, LOCK, RESERVE};
 use crate::limits::SEALED_UNSYNCED_MAX;
 use crate::sabotage::{Bug, active};
 use crate::store::Bounds;
-use crate::store::fs::{Fs, FsFile};
+use crate::store::fs::{Fs, FsFile, is_sync_failure};
 use crate::store::reader::{Shared, Tail};
 use crate::types::{NodeId, PrefixId, Seq, SeqRange};
 
@@ -141,6 +141,13 @@ pub enum OpenError {
         /// What the system said.
         error: std::io::Error,
     },
+}
+
+impl OpenError {
+    /// Whether the disk failed a sync, so that what it says from now on proves nothing.
+    pub fn is_sync_failure(&self) -> bool {
+        matches!(self, OpenError::Io { error, .. } if is_sync_failure(error))
+    }
 }
 
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> OpenError {
@@ -571,10 +578,9 @@ impl Opening {
             let follows = last.next() == found.first && !found.is_empty();
             let (None, Some(before), true) = (found.header, tail, follows) else { continue };
             let header = SegmentHeader { log_id, first: found.first, before };
-            found
-                .file
-                .write_at(&[&header.encode()], 0)
-                .and_then(|()| found.file.sync_data())
+            let file = found.open(&*self.home.fs)?;
+            file.write_at(&[&header.encode()], 0)
+                .and_then(|()| file.sync_data())
                 .map_err(io(format!("write the header of {} again", found.path.display())))?;
             let name = super::name_of(&found.path);
             self.recovery.notes.push(format!("the header of segment {name} is written again"));
