@@ -18,6 +18,19 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     logs
 }
 
+/// Waits until the master accepts appends. Meanwhile no secondary that runs gets shorter than `last`.
+fn wait_normal_while_nobody_shrinks(cluster: &Cluster, ids: &[&str], last: u64) {
+    let mut master = cluster.client();
+    let mut others: Vec<_> = ids.iter().map(|id| cluster.client_of(id)).collect();
+    wait_until("mode normal", || {
+        for other in &mut others {
+            let status = other.status();
+            assert!(status.node.number("next") > last, "a secondary shrank: {status:?}");
+        }
+        (master.ask("HEALTH").get("mode") == "normal").then_some(())
+    });
+}
+
 fn append(client: &mut Gateway, from: u64, to: u64, options: &str) {
     let lines: String =
         (from..=to).map(|number| format!("APPEND {options} entry {number}\n")).collect();
@@ -97,12 +110,12 @@ fn a_wiped_master_gets_its_log_back_from_both_secondaries() {
     });
     client.refused("APPEND w=1 x", "REJECTED recovering");
     cluster.start("s2");
-    cluster.wait_mode("normal");
+    wait_normal_while_nobody_shrinks(&cluster, &["s1"], 500);
     assert_eq!(cluster.client().ok("APPEND w=3 next").number("seq"), 501);
     assert_eq!(cluster.wait_equal_lists().entries.len(), 501);
 }
 
-/// Someone gave the master the directory of long ago: it adopts what came since, and no number is
+/// Someone gave the master the directory of ten thousand entries ago: it adopts what came since, and no number is
 /// used twice.
 #[test]
 fn a_master_with_a_directory_of_long_ago_adopts_what_came_since() {
@@ -114,16 +127,19 @@ fn a_master_with_a_directory_of_long_ago_adopts_what_came_since() {
     copy_dir(&dir, &copy);
     cluster.start_master_with(&[]);
     cluster.wait_mode("normal");
-    append(&mut cluster.client(), 101, 1000, "w=3");
+    const LAST: u64 = 10_100;
+    for from in (101..LAST).step_by(1000) {
+        append(&mut cluster.client(), from, from + 999, "w=3");
+    }
     let before = cluster.client().cmd("DIGEST");
     cluster.master.process.kill();
     fs::remove_dir_all(&dir).expect("the directory can be removed");
     copy_dir(&copy, &dir);
     cluster.start_master_with(&[]);
-    cluster.wait_mode("normal");
-    assert_eq!(cluster.client().cmd("DIGEST 1000"), before);
-    assert_eq!(cluster.client().ok("APPEND w=3 next").number("seq"), 1001);
-    assert_eq!(cluster.wait_equal_lists().entries.len(), 1001);
+    wait_normal_while_nobody_shrinks(&cluster, &["s1", "s2"], LAST);
+    assert_eq!(cluster.client().cmd(&format!("DIGEST {LAST}")), before);
+    assert_eq!(cluster.client().ok("APPEND w=3 next").number("seq"), LAST + 1);
+    assert_eq!(cluster.wait_equal_lists().entries.len() as u64, LAST + 1);
 }
 
 fn copy_dir(from: &Path, to: &Path) {

@@ -664,6 +664,25 @@ fn metrics_count_syncs_as_the_policy_says() {
     }
 }
 
+/// With an hour between syncs nothing is synced that the default would have synced ten times over.
+#[test]
+fn syncs_come_as_often_as_the_interval_says() {
+    for (interval, syncs) in [("10ms", true), ("1h", false)] {
+        let setting = Cluster::of(1).on_disk().set("storage.fsync", "interval");
+        let cluster = setting.set("storage.fsync_interval", interval).start();
+        let mut client = cluster.client();
+        let before = number_of_metric(&mut client, "replog_syncs_total");
+        let start = client.status().node.number("uptime_s");
+        append(&mut client, 1, 50, "w=2");
+        wait_until("some seconds of appends", || {
+            client.ok("APPEND w=2 x");
+            (client.status().node.number("uptime_s") >= start + 2).then_some(())
+        });
+        let came = number_of_metric(&mut client, "replog_syncs_total") - before;
+        assert!(if syncs { came > 10.0 } else { came < 0.5 }, "{interval}: {came} syncs");
+    }
+}
+
 #[test]
 fn a_log_grows_over_many_segments_with_restarts_in_between() {
     let mut cluster = small_segments(2).start();
