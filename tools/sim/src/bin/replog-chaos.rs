@@ -36,6 +36,9 @@ struct Arguments {
     /// master is among them
     #[argh(option)]
     kills: Option<u32>,
+    /// within so many seconds after the last node was started or healed all logs must be equal (60)
+    #[argh(option, default = "60")]
+    equal_within: u64,
     /// only print the faults of this seed
     #[argh(switch)]
     schedule: bool,
@@ -95,7 +98,8 @@ fn work(arguments: &Arguments) -> Result<bool> {
     });
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    let settings = Settings { binary, trouble, seed, directory: directory.clone() };
+    let equal_within = Duration::from_secs(arguments.equal_within);
+    let settings = Settings { binary, trouble, seed, directory: directory.clone(), equal_within };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut stdout = std::io::stdout();
     let outcome = runtime.block_on(run(&settings, |line| {

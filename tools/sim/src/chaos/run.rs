@@ -33,6 +33,8 @@ pub struct Settings {
     pub seed: u64,
     /// Where the logs of the nodes and the history go.
     pub directory: PathBuf,
+    /// The logs must be equal so soon after the trouble.
+    pub equal_within: Duration,
 }
 
 /// What came out.
@@ -74,7 +76,7 @@ const PRODUCERS: usize = 3;
 /// # Errors
 /// The cluster cannot be started, or the history cannot be written.
 pub async fn run(settings: &Settings, mut say: impl FnMut(String)) -> Result<Outcome> {
-    let Settings { binary, directory, trouble: plan, seed } = settings;
+    let Settings { binary, directory, trouble: plan, seed, equal_within } = settings;
     let Trouble { nodes, disk, .. } = *plan;
     let steps = schedule(*seed, *plan);
     let mut cluster = Cluster::start(binary, directory, nodes, disk, *seed).await?;
@@ -134,6 +136,9 @@ pub async fn run(settings: &Settings, mut say: impl FnMut(String)) -> Result<Out
     producers.shutdown().await;
     let converged = timeout(patience, wait_equal(&cluster)).await;
     let converged = converged.is_ok().then(|| healed.elapsed());
+    if let Some(after) = converged.filter(|after| after > equal_within) {
+        strange.push(format!("the logs are equal only after {after:?}"));
+    }
     let _ = stop_readers.send(true);
     readers.shutdown().await;
     if let Some((node, status)) = cluster.ended() {
