@@ -39,7 +39,9 @@
 //!   number `from` on; where the numbers shown were not `from`, `from`+1 and so on, `seqs` lists
 //!   them; `commit` as the node told it (none); `whole` (true): the node showed all it would show.
 //! - `event`: `lost`: the node has nothing behind `kept` from then on, and is allowed to (a node
-//!   in memory that was killed; never what the promises say is kept); `restarted`: a new process
+//!   in memory that was killed; never what the promises say is kept); `dropped`: what it held
+//!   behind `kept` without having it in its log is gone (a run held back, when its connection ended):
+//!   only what was OK as received may be missing for that; `restarted`: a new process
 //!   with the old log; `stalled`, until `until`: answers from this node may be late.
 //! - `dump`: the node's log, as `[seq, epoch, payload]`; may be split over several lines.
 //!

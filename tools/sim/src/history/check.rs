@@ -69,6 +69,18 @@ struct Losses {
 }
 
 impl Losses {
+    fn note(&mut self, at: u64, kept: u64) {
+        self.at.push(at);
+        self.kept.push(kept);
+    }
+
+    /// All are noted.
+    fn finish(&mut self) {
+        for index in (1..self.kept.len()).rev() {
+            self.kept[index - 1] = self.kept[index - 1].min(self.kept[index]);
+        }
+    }
+
     /// Whether the node lost number `seq` at `from` or later.
     fn lost_since(&self, seq: u64, from: u64) -> bool {
         let index = self.at.partition_point(|&at| at < from);
@@ -85,6 +97,8 @@ struct Checker<'a> {
     /// Numbers that answers gave out.
     answered: HashMap<u64, PayloadId>,
     losses: Vec<Losses>,
+    /// The losses, and what was only in memory and dropped.
+    drops: Vec<Losses>,
     dump_ends: Vec<Option<u64>>,
 }
 
@@ -94,17 +108,16 @@ impl<'a> Checker<'a> {
         let mut events: Vec<&Event> = history.events.iter().collect();
         events.sort_by_key(|event| event.at);
         let mut losses: Vec<Losses> = (0..nodes).map(|_| Losses::default()).collect();
-        for event in events {
-            if let (What::Lost { kept }, Some(losses)) = (event.what, losses.get_mut(event.node)) {
-                losses.at.push(event.at);
-                losses.kept.push(kept);
+        let mut drops: Vec<Losses> = (0..nodes).map(|_| Losses::default()).collect();
+        for event in events.iter().filter(|event| event.node < nodes) {
+            if let What::Lost { kept } = event.what {
+                losses[event.node].note(event.at, kept);
+            }
+            if let What::Lost { kept } | What::Dropped { kept } = event.what {
+                drops[event.node].note(event.at, kept);
             }
         }
-        for losses in &mut losses {
-            for index in (1..losses.kept.len()).rev() {
-                losses.kept[index - 1] = losses.kept[index - 1].min(losses.kept[index]);
-            }
-        }
+        losses.iter_mut().chain(&mut drops).for_each(Losses::finish);
         let mut dump_ends = vec![None; nodes];
         for dump in &history.dumps {
             if let Some(end) = dump_ends.get_mut(dump.node) {
@@ -113,7 +126,7 @@ impl<'a> Checker<'a> {
         }
         let report = Report::default();
         let (entries, log, answered) = (HashMap::default(), HashMap::default(), HashMap::default());
-        Checker { history, report, entries, log, answered, losses, dump_ends }
+        Checker { history, report, entries, log, answered, losses, drops, dump_ends }
     }
 
     fn name(&self, node: usize) -> &'a str {
@@ -296,10 +309,12 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whether every node that held the entry has lost it since it was sent.
+    /// Whether every node that held the entry has lost it since it was sent. What was only asked to be
+    /// received may have been held back, and dropped with a connection.
     fn may_be_lost(&self, op: &Op, placed: &Placed) -> bool {
+        let losses = if op.ack == Ack::Received { &self.drops } else { &self.losses };
         placed.by != 0
-            && self.losses.iter().enumerate().all(|(node, losses)| {
+            && losses.iter().enumerate().all(|(node, losses)| {
                 placed.by >> node & 1 == 0 || losses.lost_since(placed.seq, op.invoked)
             })
     }
@@ -504,7 +519,7 @@ impl<'a> Checker<'a> {
         let nodes = history.cluster.nodes.len();
         let mut moments = Vec::new();
         for (index, event) in history.events.iter().enumerate() {
-            if !matches!(event.what, What::Stalled { .. }) && event.node < nodes {
+            if matches!(event.what, What::Lost { .. } | What::Restarted) && event.node < nodes {
                 moments.push((event.at, Moment::Befell(index)));
             }
         }

@@ -234,6 +234,7 @@ impl Reading {
                 let node = self.node(&node)?;
                 let what = match (what.as_str(), kept, until) {
                     ("lost", Some(kept), None) => What::Lost { kept },
+                    ("dropped", Some(kept), None) => What::Dropped { kept },
                     ("restarted", None, None) => What::Restarted,
                     ("stalled", None, Some(until)) => What::Stalled { until },
                     _ => return Err(format!("there is no event {what:?} with these keys")),
@@ -364,6 +365,7 @@ impl<W: Write> HistoryWriter<W> {
         for event in &history.events {
             let (what, kept, until) = match event.what {
                 What::Lost { kept } => ("lost", Some(kept), None),
+                What::Dropped { kept } => ("dropped", Some(kept), None),
                 What::Restarted => ("restarted", None, None),
                 What::Stalled { until } => ("stalled", None, Some(until)),
             };

@@ -216,6 +216,11 @@ pub enum What {
         /// The last number kept.
         kept: u64,
     },
+    /// What it held in memory behind this number and had not put into its log is gone, and may be.
+    Dropped {
+        /// The last number in the log.
+        kept: u64,
+    },
     /// A new process took over the log.
     Restarted,
     /// Answers may be late.

@@ -114,11 +114,15 @@ impl World {
     pub(super) fn wiped(&mut self, node: usize) {
         let own = &self.secondaries[node - 1];
         let had = own.engine.stored().min(self.memory.committed());
+        let held_behind = (!own.engine.held().is_empty()).then_some(own.engine.written());
         self.memory.must_hold[node] = self.memory.must_hold[node].max(had);
         let ghost = &mut self.ghosts[node];
         ghost.stored = ghost.stored.max(own.engine.stored());
         ghost.received = ghost.received.max(own.engine.written());
         ghost.held.extend(own.engine.held().iter());
+        if let Some(written) = held_behind {
+            self.record_drop(node, written);
+        }
     }
 
     /// The master follows a secondary on a connection to its `life`.
@@ -142,7 +146,7 @@ impl World {
     }
 
     /// Whether something was done to a node's disk that no crash does.
-    fn is_hurt(&self, node: usize) -> bool {
+    pub(super) fn is_hurt(&self, node: usize) -> bool {
         self.disks[node].as_ref().is_some_and(|disk| disk.hurt || disk.fs.is_dead())
     }
 

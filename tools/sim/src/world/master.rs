@@ -538,11 +538,20 @@ impl World {
             }
             self.seen.note(Sometimes::TailAdopted);
         } else {
-            // What does not fit is asked for again when something changes.
-            let _ = self.master.store.repair(run);
-            self.tell_damage(0);
-            let damage = self.master.store.damage().first().copied();
-            self.master.engine.handle_damage(damage);
+            match self.master.store.repair(run) {
+                Ok(()) => {
+                    let before = self.master.engine.damage();
+                    self.master.engine.handle_damage(None);
+                    self.tell_damage(0);
+                    let now = self.master.engine.damage();
+                    self.note_damage(0, before, now);
+                }
+                Err(error) => {
+                    self.tell(0, "unrepaired", from as u64, range.first.number(), || {
+                        format!("{range} of n{from}: {error}")
+                    });
+                }
+            }
         }
     }
 
@@ -650,11 +659,12 @@ impl World {
         let slice = log.read(range, bytes_max);
         let (Some(sent), Some(previous)) = (slice.range, log.prefix_id(range.first.previous()))
         else {
-            // It became unreadable a moment ago, which the driver hears in its next turn.
-            if self.disks[0].as_ref().is_none_or(|disk| !disk.hurt) {
+            // It became unreadable since it was written: it is repaired, and the secondary dialled.
+            if !self.is_hurt(0) {
                 self.fail("only what was written is sent", format!("{range} to n{to}"));
             }
-            return self.wake_at(0, self.now + 1);
+            self.wake_at(0, self.now + 1);
+            return self.master_disconnected(to, session, None, "an entry cannot be read");
         };
         let head = AppendHead {
             epoch: self.master.engine.epoch().number(),

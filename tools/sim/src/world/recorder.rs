@@ -72,6 +72,12 @@ impl World {
         self.recorder.events.push(event);
     }
 
+    /// A secondary drops what it held back.
+    pub(super) fn record_drop(&mut self, node: usize, kept: Seq) {
+        let event = Event { node, at: self.now, what: What::Dropped { kept: kept.number() } };
+        self.recorder.events.push(event);
+    }
+
     pub(super) fn record_restart(&mut self, node: usize) {
         self.recorder.events.push(Event { node, at: self.now, what: What::Restarted });
     }

@@ -69,7 +69,9 @@ pub(super) fn open_new(disks: &[Option<Disk>], node: usize, setup: Option<&DiskS
 impl World {
     /// After a turn: a driver whose disk failed ends its node.
     pub(super) fn ends_by_itself(&mut self, node: usize) -> bool {
-        if !std::mem::take(&mut self.hosts[node].failed) {
+        // Where the power failed nothing goes on, whether or not the log has noticed.
+        let dead = self.disks[node].as_ref().is_some_and(|disk| disk.fs.is_dead());
+        if !std::mem::take(&mut self.hosts[node].failed) && !dead {
             return false;
         }
         self.end(node, false, false);
@@ -438,6 +440,10 @@ impl World {
     pub(super) fn tell_damage(&mut self, node: usize) {
         let damage = self.store(node).damage().first().copied();
         if node == 0 {
+            // What was lost at the end of the log is not there to be read: it is adopted, or numbered
+            // anew.
+            let last = self.master.store.bounds().last;
+            let damage = damage.filter(|range| range.first <= last);
             let before = self.master.engine.damage();
             if damage != before {
                 self.note_damage(node, before, damage);
@@ -467,7 +473,12 @@ impl World {
         self.carry_out_secondary(node, None);
     }
 
-    fn note_damage(&mut self, node: usize, before: Option<SeqRange>, now: Option<SeqRange>) {
+    pub(super) fn note_damage(
+        &mut self,
+        node: usize,
+        before: Option<SeqRange>,
+        now: Option<SeqRange>,
+    ) {
         self.tell(node, "damaged", 0, 0, || format!("{before:?} to {now:?}"));
         if before.is_some() && now.is_none() {
             self.seen.note(match node {

@@ -202,9 +202,11 @@ impl World {
 
     /// What is held back is dropped with the session; the master may not know yet.
     fn note_held_lost(&mut self, node: usize, dropped: bool) {
-        let held = self.secondaries[node - 1].engine.held();
-        if dropped {
+        let engine = &self.secondaries[node - 1].engine;
+        let (held, written) = (engine.held(), engine.written());
+        if dropped && !held.is_empty() {
             self.ghosts[node].held.extend(held.iter());
+            self.record_drop(node, written);
         }
     }
 
