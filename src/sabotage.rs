@@ -63,6 +63,7 @@ bugs! {
     SyncSkipped = "sync-skipped" "a sync of the log returns without having synced",
     PromiseNotKept = "promise-not-kept" "history and promise are not written down",
     VouchesThoughEmpty = "vouches-though-empty" "a node that lost its log vouches for it",
+    VouchesTooEarly = "vouches-too-early" "a node vouches by the commit that a new reign happens to know",
     UnledCommitBelieved = "unled-commit-believed" "a node vouches by the commit of a master that does not lead",
     AdoptsShorter = "adopts-shorter" "a starting master takes its own log for the longest",
     LeadsWithTooFew = "leads-with-too-few" "one answer less than needed is enough to lead",

@@ -650,7 +650,7 @@ impl World {
 
     fn introduce(&mut self, node: usize, session: SessionId) {
         let (log_id, epoch) = (self.master.log_id(), self.master.epoch());
-        let hello = MasterHello { log_id, epoch, run_id: self.master.run_id() };
+        let hello = MasterHello { log_id, epoch, run_id: self.master.run_id(), begins: Seq::ZERO };
         self.post(node, session, To::Secondary, Frame::Hello { hello });
     }
 

@@ -16,7 +16,7 @@ use replog::engine::progress::Link;
 use replog::engine::ranges::RangeSet;
 use replog::engine::secondary::{Holdings, MasterHello};
 use replog::engine::{
-    AckFacts, Answer, Arrival, Effect, HelloFacts, Master, MasterConfig, OwnLog, Secondary,
+    AckFacts, Answer, Arrival, Effect, HelloFacts, Levels, Master, MasterConfig, OwnLog, Secondary,
     SecondaryEffect, SessionId, Submission, Token, Verdict,
 };
 use replog::types::{
@@ -128,6 +128,7 @@ struct MasterSide {
     slots: u64,
     disk: bool,
     flush: bool,
+    readable: bool,
     /// Sent and not flushed: frames and the last entry.
     unflushed: BTreeMap<NodeIndex, (usize, Seq)>,
     /// Who answers every heartbeat at once; these heartbeats are not shown.
@@ -176,6 +177,7 @@ impl MasterSide {
             slots: 0,
             disk: true,
             flush: true,
+            readable: true,
             unflushed: BTreeMap::new(),
             answering: BTreeSet::new(),
             out: String::new(),
@@ -189,6 +191,7 @@ impl MasterSide {
             "time" => self.pass(parse_duration(command.word(1)).expect("a duration")),
             "disk" => self.disk = command.has("on"),
             "flush" => self.flush = command.has("on"),
+            "readable" => self.readable = command.has("on"),
             "answering" => {
                 self.answering = command.words[1..].iter().map(|name| node(name)).collect();
             }
@@ -231,6 +234,10 @@ impl MasterSide {
                 let session = self.session(command);
                 self.engine.handle_fetch_failed(command.node(), session);
             }
+            "unrepaired" => {
+                let session = self.session(command);
+                self.engine.handle_repair_failed(now, command.node(), session);
+            }
             "unreachable" => self.engine.handle_dial_failed(now, command.node()),
             "hello" | "promise" => self.introduce(command),
             "refused" => {
@@ -271,6 +278,12 @@ impl MasterSide {
                 }
             }
             "nodes" => self.nodes(),
+            "levels" => {
+                let to = command.node();
+                let Levels { commit, held_by } = self.engine.levels_for(to);
+                let held_by = held_by.iter().map(Seq::to_string).collect::<Vec<_>>().join(",");
+                self.line(&name(to), "hears", &format!("commit={commit} levels={held_by}"));
+            }
             "status" => {
                 self.status();
                 self.nodes();
@@ -329,7 +342,7 @@ impl MasterSide {
             run_id: command.number("run").map_or(RUN, RunId::new),
             stored,
             tail,
-            ours: (stored <= self.engine.last())
+            ours: (stored <= self.engine.last() && !command.has("unreadable"))
                 .then(|| PrefixId { epoch: tail.epoch, ..prefix_id("a", stored) }),
             commit: command.seq("commit").unwrap_or_default(),
             vouches: !command.has("unsure"),
@@ -372,6 +385,10 @@ impl MasterSide {
                 }
                 Effect::Close { to, session, code } => {
                     self.line(&name(to), "close", &format!("session={} {code}", session.0));
+                }
+                Effect::Send { to, session, range, .. } if !self.readable => {
+                    self.line(&name(to), "unreadable", &range.first);
+                    self.engine.handle_unreadable(to, session);
                 }
                 Effect::Send { to, session, range, bytes_max, again } => {
                     self.send(to, session, range, bytes_max, again);
@@ -574,6 +591,7 @@ impl SecondarySide {
                     log_id: command.option("log", log_id).unwrap_or(Some(LogId::new([b'a'; 16]))),
                     epoch: Epoch::new(command.number("epoch").unwrap_or(1)),
                     run_id: command.number("run").map_or(RUN, RunId::new),
+                    begins: command.seq("begins").unwrap_or(Seq::ZERO),
                 };
                 match self.engine.handle_hello(session, hello) {
                     Ok(()) => self.line("hello", &format!("stored={}", self.engine.stored())),

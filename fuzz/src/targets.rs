@@ -542,6 +542,7 @@ impl Peer {
             log_id: hello.log_id.map(LogId::new),
             epoch: Epoch::new(hello.epoch),
             run_id: RunId::new(hello.run_id),
+            begins: Seq::new(hello.begins()),
         };
         self.introduced = self.engine.handle_hello(self.session, facts).is_ok();
         if !self.introduced {

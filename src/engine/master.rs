@@ -69,6 +69,10 @@ pub struct Master {
     damage: Option<SeqRange>,
     /// Who was asked for them.
     repairing: Option<(NodeIndex, SessionId)>,
+    /// A repair failed: not before this time again.
+    repair_at: Option<Time>,
+    /// Heartbeats that who was asked for entries has answered since.
+    unfetched: u32,
     disk_full: bool,
     log_id: Option<LogId>,
     epoch: Epoch,
@@ -111,6 +115,8 @@ impl Master {
             damaged: false,
             damage: None,
             repairing: None,
+            repair_at: None,
+            unfetched: 0,
             disk_full: false,
             log_id: None,
             epoch: Epoch::ZERO,
@@ -471,10 +477,11 @@ impl Master {
         }
     }
 
-    /// What was to be sent lies in what is damaged: it is sent once that is repaired.
+    /// What `Effect::Send` asked for cannot be read: it is tried again with a heartbeat. The connection
+    /// stays, for what is damaged may have to come by it.
     pub fn handle_unreadable(&mut self, to: NodeIndex, session: SessionId) {
         if self.progress(to).link == Link::Following(session) {
-            self.progress(to).set_unreadable(true);
+            self.progress(to).handle_unreadable();
         }
     }
 
@@ -552,19 +559,26 @@ impl Master {
         let heartbeat_at = now.after(interval);
         let asked = self.log_id.is_some();
         let patience = (interval * self.config.unhealthy_after).max(ROSTER_WAIT);
-        let progress = self.progress(to);
+        let session = self.progress(to).link.session();
+        let fetching = session.is_some_and(|session| self.awaits_entries(to, session));
+        let progress = &mut self.secondaries[to.as_usize() - 1];
         progress.heartbeat_at = heartbeat_at;
-        if let Link::Introduced(session) = progress.link
-            && asked
-            && (progress.promise().is_none() || progress.comparing)
+        let answered = u32::from(!progress.awaiting);
+        let introducing = matches!(progress.link, Link::Introduced(_));
+        if introducing && asked && (progress.promise().is_none() || progress.comparing) {
+            progress.unpromised += answered;
+        }
+        if fetching {
+            self.unfetched += answered;
+        }
+        let unanswered = progress.unpromised.max(if fetching { self.unfetched } else { 0 });
+        if let Some(session) = session
+            && interval * unanswered > patience
         {
-            progress.unpromised += u32::from(!progress.awaiting);
-            if interval * progress.unpromised > patience {
-                // It lives, but its promise was lost: a new connection asks for it again.
-                let code = RefuseCode::NoIntroduction;
-                self.effects.push_back(Effect::Close { to, session, code });
-                return self.handle_disconnected(to, session);
-            }
+            // It lives, but its promise, or what was fetched, was lost: a new connection asks again.
+            let code = RefuseCode::NoIntroduction;
+            self.effects.push_back(Effect::Close { to, session, code });
+            return self.handle_disconnected(to, session);
         }
         match progress.link {
             Link::Down => {
@@ -580,6 +594,11 @@ impl Master {
                 self.effects.push_back(Effect::Heartbeat { to, session });
             }
         }
+        // It may hold by now what is damaged here, or a repair that failed may be tried again.
+        self.repair_at.take_if(|at| *at <= now);
+        self.try_repair();
+        self.progress(to).try_reading();
+        self.pump(now, to);
     }
 
     fn missed(&mut self, of: NodeIndex) {

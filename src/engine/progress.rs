@@ -165,7 +165,7 @@ pub struct Progress {
     flushed: Seq,
     /// A send was asked for and not yet reported.
     sending: bool,
-    /// What is to be sent cannot be read: nothing is sent until the damage is another.
+    /// What is next could not be read: nothing is sent before the next heartbeat.
     unreadable: bool,
     attempts: u32,
     /// Since when the oldest unacknowledged entry makes no progress.
@@ -249,19 +249,10 @@ impl Progress {
         self.window_bytes = 0;
         self.unflushed = 0;
         self.flushed = self.stored;
-        self.sending = false;
-        self.unreadable = false;
+        (self.sending, self.unreadable) = (false, false);
         self.repetition = None;
         self.resend = None;
         self.reset_ladder();
-    }
-
-    /// What was asked for cannot be read, or may be readable again.
-    pub fn set_unreadable(&mut self, unreadable: bool) {
-        if unreadable != self.unreadable {
-            self.sending = false;
-        }
-        self.unreadable = unreadable;
     }
 
     /// Entries may flow from behind `stored`, which the secondary has proven to hold.
@@ -361,7 +352,7 @@ impl Progress {
         let Link::Following(_) = self.link else { return None };
         let unhealthy = self.health.health() == Health::Unhealthy;
         let paused = unhealthy && !active(Bug::SendsToUnhealthy);
-        if paused || self.unreadable || self.sending || self.unflushed >= LINK_FRAMES_MAX {
+        if paused || self.sending || self.unreadable || self.unflushed >= LINK_FRAMES_MAX {
             return None;
         }
         let to_send = self.repetition_to_send().or_else(|| self.resend_to_send()).or_else(|| {
@@ -407,6 +398,16 @@ impl Progress {
             bytes_max: RUN_BYTES_MAX,
             again: true,
         })
+    }
+
+    /// What was asked for cannot be read.
+    pub fn handle_unreadable(&mut self) {
+        (self.sending, self.unreadable) = (false, true);
+    }
+
+    /// What could not be read is tried again.
+    pub fn try_reading(&mut self) {
+        self.unreadable = false;
     }
 
     /// What was asked for was handed to the connection: `range` with `bytes`.

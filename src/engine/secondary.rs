@@ -135,6 +135,8 @@ pub struct MasterHello {
     pub epoch: Epoch,
     /// Its process.
     pub run_id: RunId,
+    /// The first entry that its epoch numbers; 0 if it does not say.
+    pub begins: Seq,
 }
 
 /// The secondary's engine.
@@ -158,6 +160,8 @@ pub struct Secondary {
     vouches: bool,
     /// The master told the levels since it was promised the epoch.
     levels_heard: bool,
+    /// The first entry that its epoch numbers.
+    begins: Seq,
     /// Entries that cannot be read.
     damage: Option<SeqRange>,
     /// The master's log differs from this one behind this entry, which is below the commit position.
@@ -186,6 +190,7 @@ impl Secondary {
             mending: Seq::ZERO,
             vouches: own.vouches,
             levels_heard: false,
+            begins: Seq::ZERO,
             damage: None,
             contradicted: None,
             held: BTreeMap::new(),
@@ -348,6 +353,7 @@ impl Secondary {
             self.contradicted = None;
             self.keep(log_id);
         }
+        self.begins = hello.begins;
         self.known = self.stored();
         self.mending = Seq::ZERO;
         if let Some(old) = self.session.replace(session)
@@ -366,13 +372,15 @@ impl Secondary {
         self.effects.push_back(SecondaryEffect::Keep { log_id, epoch, run_id, vouches });
     }
 
-    /// A node that started empty or with a loss vouches again once it has what the master says is
-    /// committed.
+    /// A node that started empty or with a loss vouches again once it has all that may be committed:
+    /// what the master says is, and what it had when its reign began. How much of that was committed
+    /// a master that started again need not know.
     fn update_vouching(&mut self) {
         if !self.vouches
             && self.levels_heard
             && self.damage.is_none()
             && self.stored >= self.levels.commit
+            && (self.stored.next() >= self.begins || active(Bug::VouchesTooEarly))
             && let Some(log_id) = self.log_id
         {
             self.vouches = true;
@@ -467,6 +475,8 @@ impl Secondary {
             return;
         }
         let known = if active(Bug::CommitToldFalls) { Seq::ZERO } else { self.levels.commit };
+        // Behind what cannot be read, nobody has compared this log with the master's yet.
+        let commit = if self.damage.is_some() { commit.min(self.stored()) } else { commit };
         self.levels = Levels { commit: known.max(commit), held_by };
         self.levels_heard = true;
         self.update_vouching();

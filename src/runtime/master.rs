@@ -613,7 +613,7 @@ impl MasterDriver {
                 }
                 Effect::SetAside { from } => self.set_aside(from),
                 Effect::Fetch { from, range, .. } => self.fetch(now, from, range),
-                Effect::Align { to, last, .. } => self.align(now, to, last),
+                Effect::Align { to, session, last } => self.align(now, to, session, last),
                 Effect::Answer(answer) => self.answer(now, answer),
                 effect => self.note(effect),
             }
@@ -678,7 +678,7 @@ impl MasterDriver {
     }
 
     fn heartbeat(&mut self, now: Time, to: NodeIndex) {
-        let (epoch, levels) = (self.engine.epoch().number(), self.levels());
+        let (epoch, levels) = (self.engine.epoch().number(), self.levels(to));
         let peer = self.peer(to);
         peer.heartbeat += 1;
         peer.heartbeat_sent = now;
@@ -706,14 +706,11 @@ impl MasterDriver {
         }
     }
 
-    fn levels(&self) -> codec::Levels {
-        let levels = self.engine.levels();
-        // Who does not lead yet knows no level: nobody may vouch for a log because of it.
-        let leads = self.engine.reign() == Reign::Leading;
-        let held_by = levels.held_by.iter().filter(|_| leads);
+    fn levels(&self, to: NodeIndex) -> codec::Levels {
+        let levels = self.engine.levels_for(to);
         codec::Levels {
             commit: levels.commit.number(),
-            held_by: held_by.map(|seq| seq.number()).collect(),
+            held_by: levels.held_by.iter().map(|seq| seq.number()).collect(),
         }
     }
 

@@ -267,6 +267,7 @@ impl SecondaryDriver {
             log_id: hello.log_id.map(LogId::new),
             epoch: Epoch::new(hello.epoch),
             run_id: RunId::new(hello.run_id),
+            begins: Seq::new(hello.begins()),
         };
         if facts.epoch > self.engine.epoch() {
             // What is written and not yet stored would be neither told to the new master nor gone.

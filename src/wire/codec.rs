@@ -82,6 +82,14 @@ pub struct Hello {
     pub window_bytes: u64,
 }
 
+impl Hello {
+    /// Where the epoch that the sender names begins; 0 if it does not say.
+    pub fn begins(&self) -> u64 {
+        let newest = self.epoch_table.last().filter(|row| row.epoch == self.epoch);
+        newest.map_or(0, |row| row.first)
+    }
+}
+
 /// Sends the peer away; the sender closes after it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Refuse {

@@ -2,13 +2,14 @@
 
 use super::super::effect::Effect;
 use super::super::health::Health;
-use super::super::progress::{HelloFacts, Link};
+use super::super::progress::{HelloFacts, Link, Progress};
+use super::super::quorum::Levels;
 use super::super::startup::{self, Start, Verdict};
 use super::{Master, MasterConfig, Mode};
 use crate::codes::RefuseCode;
 use crate::engine::SessionId;
 use crate::engine::secondary::EPOCH_STEP_MAX;
-use crate::limits::ROSTER_WAIT;
+use crate::limits::{REPAIR_RETRY, ROSTER_WAIT};
 use crate::sabotage::{Bug, active};
 use crate::types::{Epoch, LogId, NodeIndex, Seq, SeqRange, Time};
 
@@ -43,7 +44,7 @@ impl Master {
         if self.reign == Reign::Leading {
             return Vec::new();
         }
-        let missing = |progress: &super::Progress| match (self.reign, progress.promise()) {
+        let missing = |progress: &Progress| match (self.reign, progress.promise()) {
             (Reign::Asking, _) => progress.answer.is_none(),
             (_, Some(facts)) => !self.own.whole && !facts.vouches,
             (_, None) => true,
@@ -176,7 +177,12 @@ impl Master {
         match verdict {
             Verdict::Wait => {}
             Verdict::Lead => self.lead(now),
-            Verdict::Adopt { from } => self.adopt(now, from),
+            Verdict::Adopt { from } => {
+                // Whoever is ahead has shown that something is missing here, and no break of its
+                // connection makes that untrue.
+                self.own.whole = false;
+                self.adopt(now, from);
+            }
         }
     }
 
@@ -217,6 +223,7 @@ impl Master {
         let Reign::Adopting { from, session, until } = self.reign else { return };
         if self.written < until {
             let range = SeqRange::inclusive(self.written.next(), until);
+            self.unfetched = 0;
             self.effects.push_back(Effect::Fetch { from, session, range });
         } else {
             self.lead_if_durable(now);
@@ -258,6 +265,22 @@ impl Master {
             self.refuse(from, RefuseCode::Diverged);
         }
         self.adoption_broke(from, session);
+    }
+
+    /// Some of what was asked for has come, and the rest is asked for.
+    pub fn handle_fetched_part(&mut self, from: NodeIndex, session: SessionId) {
+        if self.repairing == Some((from, session)) {
+            self.unfetched = 0;
+        }
+    }
+
+    /// What was fetched to mend the own log could not be put there. What can change is the room on
+    /// the disk, or who is asked: it is tried again after a while.
+    pub fn handle_repair_failed(&mut self, now: Time, from: NodeIndex, session: SessionId) {
+        if self.repairing == Some((from, session)) {
+            self.repairing = None;
+            self.repair_at = Some(now.after(REPAIR_RETRY));
+        }
     }
 
     /// The connection that the tail came from is gone: its answer counts again when it is back.
@@ -306,6 +329,9 @@ impl Master {
             self.effects.push_back(Effect::Close { to, session, code });
             return self.refuse(to, code);
         }
+        if facts.ours.is_none() && facts.stored <= self.written {
+            return self.compare_later(to, session, facts);
+        }
         let prefix = facts.stored <= self.written && facts.ours == Some(facts.tail);
         if !prefix {
             return self.align(to, session, facts);
@@ -321,6 +347,30 @@ impl Master {
         self.update_mode();
         self.try_repair();
         self.pump(now, to);
+    }
+
+    /// What its log ends with cannot be read here: the two are compared when it can be again, and what
+    /// is damaged may come from this very node.
+    fn compare_later(&mut self, to: NodeIndex, session: SessionId, facts: HelloFacts) {
+        let progress = self.progress(to);
+        progress.reset_link(Link::Introduced(session));
+        progress.answer = Some(facts);
+        (progress.promised, progress.accepted) = (true, false);
+        self.alive(to);
+        self.update_levels();
+        self.update_mode();
+        self.try_repair();
+    }
+
+    /// Asks those whose logs could not be compared to introduce themselves once more.
+    fn compare_again(&mut self) {
+        for to in self.indices() {
+            let progress = self.progress(to);
+            if let (Link::Introduced(session), Some(_)) = (progress.link, progress.promise()) {
+                progress.promised = false;
+                self.effects.push_back(Effect::Introduce { to, session });
+            }
+        }
     }
 
     /// Its log is not a prefix of ours: what it has behind the last common entry goes aside, or it
@@ -344,6 +394,17 @@ impl Master {
         self.update_levels();
         self.update_mode();
         self.effects.push_back(Effect::Align { to, session, last: facts.common });
+    }
+
+    /// The levels as this secondary may hear them. Who does not lead knows none: nobody may vouch for a
+    /// log because of it. And whose log was not found to be a prefix of ours hears none: what it holds
+    /// beyond the common part must not look committed to it, or it could never be set aside.
+    pub fn levels_for(&self, to: NodeIndex) -> Levels {
+        let follows = matches!(self.secondaries[to.as_usize() - 1].link, Link::Following(_));
+        if self.reign == Reign::Leading && follows {
+            return self.levels.clone();
+        }
+        Levels { commit: self.levels.commit, held_by: Vec::new() }
     }
 
     pub(super) fn refuse(&mut self, to: NodeIndex, code: RefuseCode) {
@@ -397,10 +458,11 @@ impl Master {
         self.set_damaged(damage.is_some());
         self.try_repair();
         if changed {
-            for to in self.indices() {
-                self.progress(to).set_unreadable(false);
-                self.pump(self.started, to);
-            }
+            self.repair_at = None;
+            self.secondaries.iter_mut().for_each(Progress::try_reading);
+        }
+        if self.reign == Reign::Leading {
+            self.compare_again();
         }
     }
 
@@ -411,12 +473,17 @@ impl Master {
 
     /// Fetches what is damaged from whoever holds it.
     pub(super) fn try_repair(&mut self) {
-        let (Some(range), None, Reign::Leading) = (self.damage, self.repairing, self.reign) else {
+        let idle = self.repairing.is_none() && self.repair_at.is_none();
+        let (Some(range), true, Reign::Leading) = (self.damage, idle, self.reign) else {
             return;
         };
-        let source = |(at, progress): (usize, &super::Progress)| {
-            let Link::Following(session) = progress.link else { return None };
-            let held = range.intersection(SeqRange::inclusive(Seq::FIRST, progress.stored));
+        let source = |(at, progress): (usize, &Progress)| {
+            let (session, stored) = match progress.link {
+                Link::Following(session) => (session, progress.stored),
+                Link::Introduced(session) => (session, progress.promise()?.stored),
+                Link::Down | Link::Dialling => return None,
+            };
+            let held = range.intersection(SeqRange::inclusive(Seq::FIRST, stored));
             (!held.is_empty()).then_some((held, NodeIndex::secondary(at), session))
         };
         // Whoever holds most of it; the first of equals.
@@ -424,6 +491,7 @@ impl Master {
         let most = sources.min_by_key(|(held, from, _)| (std::cmp::Reverse(held.end), *from));
         if let Some((range, from, session)) = most {
             self.repairing = Some((from, session));
+            self.unfetched = 0;
             self.effects.push_back(Effect::Fetch { from, session, range });
         }
     }

@@ -6,7 +6,7 @@ use tracing::{debug, error, info, warn};
 use super::MasterDriver;
 use crate::codes::RefuseCode;
 use crate::engine::{Reign, SessionId};
-use crate::limits::{REPAIR_BYTES_MAX, REPAIR_RETRY};
+use crate::limits::REPAIR_BYTES_MAX;
 use crate::runtime::link::Kind;
 use crate::runtime::node::NodeError;
 use crate::store::{Identity, Run, StoreError};
@@ -21,8 +21,6 @@ pub(super) struct Mending {
     /// What came of it and is not in the log yet, and how long that is.
     runs: Vec<Run>,
     bytes: usize,
-    /// It did not fit, or there was no room: not before this time again.
-    again_at: Option<Time>,
 }
 
 impl Mending {
@@ -32,7 +30,7 @@ impl Mending {
     }
 
     fn clear(&mut self) {
-        *self = Mending { again_at: self.again_at, ..Mending::default() };
+        *self = Mending::default();
     }
 }
 
@@ -71,10 +69,11 @@ impl MasterDriver {
         }
     }
 
-    pub(super) fn align(&mut self, now: Time, to: NodeIndex, last: Seq) {
+    pub(super) fn align(&mut self, now: Time, to: NodeIndex, session: SessionId, last: Seq) {
         let Some(id) = self.node.log.prefix_id(last) else {
             // It became unreadable a moment ago: judged again with the next introduction.
-            return self.close(to, RefuseCode::Diverged);
+            let reason = format!("entry {last}, where its log differs, cannot be read");
+            return self.disconnected(to, session, Some(RefuseCode::Diverged), reason);
         };
         let peer = self.peer(to);
         warn!(peer = %peer.id, seq = %last, "its log differs behind this entry");
@@ -123,17 +122,18 @@ impl MasterDriver {
                 Err(error) => self.fail(error),
             }
         } else {
-            self.mend(now, from, run);
+            self.mend(now, from, session, run);
         }
     }
 
     /// Collects what mends a damaged range, so that a segment is not written anew for each frame.
-    fn mend(&mut self, now: Time, from: NodeIndex, run: Run) {
+    fn mend(&mut self, now: Time, from: NodeIndex, session: SessionId, run: Run) {
         let Some(asked) = self.mending.range else { return };
         let end = run.range().end;
         self.mending.bytes += run.len_bytes();
         self.mending.runs.push(run);
         if end < asked.end && self.mending.bytes < REPAIR_BYTES_MAX {
+            self.engine.handle_fetched_part(from, session);
             return self.ask_for(now, from, SeqRange::new(end, asked.end));
         }
         let Some(run) = Run::concat(&self.mending.runs) else { return };
@@ -144,11 +144,11 @@ impl MasterDriver {
                 warn!(seq = %range, "repaired from a secondary");
                 self.engine.handle_damage(self.damage());
             }
+            // How much of it is on disk is not known: nobody may go on with such a log.
             Err(error @ StoreError::Failed { .. }) => self.fail(error),
             Err(error) => {
-                // What can change is the room on the disk, or who is asked: not at once.
                 warn!(seq = %range, %error, "not repaired");
-                self.mending.again_at = Some(now.after(REPAIR_RETRY));
+                self.engine.handle_repair_failed(now, from, session);
             }
         }
     }
@@ -160,10 +160,6 @@ impl MasterDriver {
             return;
         }
         self.note_damage();
-        if self.mending.again_at.is_some_and(|due| due <= now) {
-            self.mending.again_at = None;
-            self.engine.handle_damage(self.damage());
-        }
         self.engine.handle_room(self.log.store().has_room());
         let last = self.log.store().bounds().last;
         let stored = self.log.store_mut().make_durable(last);

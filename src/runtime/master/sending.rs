@@ -46,7 +46,7 @@ impl MasterDriver {
             count: sent.len() as u32, // At most RUN_ENTRIES_MAX.
             previous_epoch: previous.epoch.number(),
             previous_digest: previous.digest.value(),
-            levels: self.levels(),
+            levels: self.levels(to),
         };
         let frame = encode_append(&head, slice.pieces);
         if asked.again {

@@ -31,8 +31,8 @@ pub(super) struct Ghost {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     commit: Seq,
-    /// What was committed: the prefix id of each entry.
-    committed: Vec<PrefixId>,
+    /// What was committed: the prefix id of each entry, where somebody could read it then.
+    committed: Vec<Option<PrefixId>>,
     /// What was committed and on a secondary when its process ended.
     must_hold: Vec<Seq>,
     held_by: Vec<Seq>,
@@ -95,11 +95,11 @@ impl Memory {
         Seq::new(self.committed.len() as u64)
     }
 
-    /// What was committed as `seq`.
+    /// What was committed as `seq`, if that is known.
     fn committed_id(&self, seq: Seq) -> Option<PrefixId> {
         match seq.number() {
             0 => Some(PrefixId::EMPTY),
-            number => self.committed.get(number as usize - 1).copied(),
+            number => self.committed.get(number as usize - 1).copied().flatten(),
         }
     }
 
@@ -175,6 +175,7 @@ impl World {
     pub(super) fn check_reign(&mut self, epoch: Epoch, last: Seq) {
         let again = self.reigns > 0;
         self.reigns += 1;
+        self.reign_of = Some(self.hosts[0].life);
         if self.over {
             return;
         }
@@ -221,12 +222,18 @@ impl World {
             );
         }
         let used = self.entries.last_key_value().map_or(0, |(&(used, _), _)| used);
+        if epoch.number() < used && self.disks[0].as_ref().is_some_and(|disk| disk.rolled_back) {
+            // As in `numbered`: a copy of a directory that was used since.
+            self.over = true;
+            return;
+        }
         if epoch.number() < used {
             self.fail("each reign has an epoch of its own", format!("{epoch} after {used}"));
         }
         let committed = self.memory.committed();
         let at = committed.min(last);
-        let differs = log.prefix_id(at) != self.memory.committed_id(at) && !self.is_hurt(0);
+        let id = self.memory.committed_id(at);
+        let differs = id.is_some() && log.prefix_id(at) != id && !self.is_hurt(0);
         if committed > last || differs {
             if !self.excused && self.plan.setup.nodes > 1 {
                 self.fail(
@@ -237,7 +244,7 @@ impl World {
             self.memory.committed.truncate(last.number() as usize);
             while let Some(id) = self.memory.committed.last() {
                 let at = Seq::new(self.memory.committed.len() as u64);
-                if log.prefix_id(at) == Some(*id) {
+                if id.is_none() || log.prefix_id(at) == *id {
                     break;
                 }
                 self.memory.committed.pop();
@@ -256,7 +263,8 @@ impl World {
             _ => self.secondaries[node - 1].engine.levels().commit,
         };
         let at = self.memory.committed().min(log.bounds().last);
-        let drops = from <= at && log.prefix_id(at) == self.memory.committed_id(at);
+        let id = self.memory.committed_id(at);
+        let drops = from <= at && id.is_some() && log.prefix_id(at) == id;
         if (drops || from <= commit) && !self.excused {
             self.fail(
                 "nothing committed is set aside",
@@ -527,8 +535,12 @@ impl World {
             self.fail("a promise never falls", format!("n{node}: {promised} to {epoch}"));
         }
         let own = &self.secondaries[node - 1];
-        if let Some(sticks) =
-            own.engine.held().iter().next().filter(|range| range.first <= written.next())
+        if let Some(sticks) = own
+            .engine
+            .held()
+            .iter()
+            .next()
+            .filter(|range| range.first <= written.next() && !own.dropped)
         {
             self.fail(
                 "what continues the log is not held back",
@@ -601,6 +613,14 @@ impl World {
         }
     }
 
+    /// A turn that ends with the node may have told levels before it came to that.
+    pub(super) fn check_last_words(&mut self) {
+        let levels = self.master.engine.levels().clone();
+        if levels.commit >= self.memory.commit && levels.held_by != self.memory.held_by {
+            self.check_levels(&levels.held_by, levels.commit);
+        }
+    }
+
     fn check_levels(&mut self, held_by: &[Seq], commit: Seq) {
         let nodes = self.plan.setup.nodes;
         let real = |seq: Seq| (0..nodes).filter(|&node| self.holds_stored(node, seq)).count();
@@ -629,7 +649,11 @@ impl World {
         }
         let log = self.master.store.reader();
         for number in self.memory.committed.len() as u64 + 1..=commit.number() {
-            self.memory.committed.extend(log.prefix_id(Seq::new(number)));
+            // What the master's disk does not give any more, who else holds it does.
+            let seq = Seq::new(number);
+            let mut others = self.secondaries.iter().filter(|own| own.engine.stored() >= seq);
+            let theirs = || others.find_map(|own| own.store.reader().prefix_id(seq));
+            self.memory.committed.push(log.prefix_id(seq).or_else(theirs));
         }
         self.memory.commit = commit;
         self.memory.held_by = held_by.to_vec();

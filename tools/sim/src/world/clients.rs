@@ -284,7 +284,9 @@ impl World {
         }
         let (count, floor, need) = {
             let request = &self.requests[id];
-            let same_reign = request.reign == self.reigns;
+            // What is decided in the turn in which a reign begins comes before the news of it.
+            let begun = self.reign_of == Some(self.hosts[0].life);
+            let same_reign = begun && request.reign == self.reigns;
             let floor = if same_reign { request.floor } else { Seq::ZERO };
             (u64::from(request.count), floor, request.need)
         };
@@ -310,6 +312,12 @@ impl World {
         for entry in 0..count {
             let key = (epoch, range.first.plus(entry).number());
             if self.entries.insert(key, (id, entry)).is_some() {
+                if self.disks[0].as_ref().is_some_and(|disk| disk.rolled_back) {
+                    // A directory brought back is a copy of one that was used since: what it led
+                    // meanwhile nobody need know who answers it. Nothing is left to be seen.
+                    self.over = true;
+                    return;
+                }
                 self.fail(
                     "an epoch and a number are given once",
                     format!("{} of epoch {}", key.1, key.0),
@@ -418,7 +426,8 @@ impl World {
 
     fn read_entries(&mut self, client: u32, node: usize, level: ReadLevel, share: u16, limit: u32) {
         let host = &self.hosts[node];
-        if !host.up || host.paused > 0 {
+        let dead = self.disks[node].as_ref().is_some_and(|disk| disk.fs.is_dead());
+        if !host.up || host.paused > 0 || dead {
             return;
         }
         let level = match level {

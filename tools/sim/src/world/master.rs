@@ -9,7 +9,7 @@ use replog::engine::{
     SessionId, Submission, Token,
 };
 use replog::limits::{ACK_RANGES_MAX, FRAME_BODY_BYTES_MAX, WINDOW_BYTES_MAX};
-use replog::store::{Identity, Run, RunBuilder};
+use replog::store::{Identity, Run, RunBuilder, StoreError};
 use replog::types::{
     AckLevel, Digest, Epoch, LogId, NodeIndex, PrefixId, RunId, Seq, SeqRange, Time,
 };
@@ -49,6 +49,8 @@ pub(super) struct MasterNode {
     builder: Option<RunBuilder>,
     pub(super) next_session: u64,
     pub(super) deposed: bool,
+    /// Its epoch could not be written down.
+    pub(super) unkept: bool,
     /// The epoch that it asked for first.
     sought: Epoch,
     /// The highest commit position that any master showed.
@@ -71,6 +73,7 @@ impl MasterNode {
             builder: None,
             next_session,
             deposed: false,
+            unkept: false,
             sought: Epoch::ZERO,
             shown_commit: Seq::ZERO,
             view: (Seq::ZERO, Levels::empty(nodes)),
@@ -417,7 +420,7 @@ impl World {
 
     // ---- effects ----
 
-    fn carry_out_master(&mut self, now: Time) {
+    pub(super) fn carry_out_master(&mut self, now: Time) {
         while let Some(effect) = self.master.engine.poll_effect() {
             match effect {
                 Effect::Dial { to } => self.dial(to.as_usize()),
@@ -438,7 +441,8 @@ impl World {
                 }
                 Effect::Heartbeat { to, .. } => {
                     let to = to.as_usize();
-                    let (epoch, levels) = (self.master.engine.epoch().number(), self.wire_levels());
+                    let (epoch, levels) =
+                        (self.master.engine.epoch().number(), self.wire_levels(to));
                     let peer = self.peer(to);
                     peer.heartbeat += 1;
                     let heartbeat = codec::Heartbeat { epoch, number: peer.heartbeat, levels };
@@ -453,6 +457,7 @@ impl World {
                     let identity = Identity { log_id, epoch, run_id, commit, vouches };
                     self.note_sought(epoch);
                     if let Err(error) = self.master.store.keep(identity) {
+                        self.master.unkept = epoch > self.master.store.identity().epoch;
                         self.master_store_failed(&error);
                     }
                 }
@@ -477,7 +482,9 @@ impl World {
                     let frame = Message::Fetch(fetch).encode();
                     self.push_master(now, from, Kind::Control, frame);
                 }
-                Effect::Align { to, last, .. } => self.align_peer(now, to.as_usize(), last),
+                Effect::Align { to, session, last } => {
+                    self.align_peer(now, to.as_usize(), session, last);
+                }
                 Effect::Answer(answer) => self.answer(answer),
                 effect => self.note_effect(effect),
             }
@@ -490,9 +497,10 @@ impl World {
         self.hosts[0].failed = true;
     }
 
-    fn align_peer(&mut self, now: Time, to: usize, last: Seq) {
+    fn align_peer(&mut self, now: Time, to: usize, session: SessionId, last: Seq) {
         let Some(id) = self.master.store.reader().prefix_id(last) else {
-            return self.close_peer(to, RefuseCode::Diverged);
+            let (code, reason) = (Some(RefuseCode::Diverged), "where it differs cannot be read");
+            return self.master_disconnected(to, session, code, reason);
         };
         self.tell(0, "aligns", to as u64, last.number(), || format!("n{to} to {last}"));
         let peer = self.peer(to);
@@ -546,7 +554,9 @@ impl World {
                     let now = self.master.engine.damage();
                     self.note_damage(0, before, now);
                 }
+                Err(error @ StoreError::Failed { .. }) => self.master_store_failed(&error),
                 Err(error) => {
+                    self.master.engine.handle_repair_failed(now, index(from), session);
                     self.tell(0, "unrepaired", from as u64, range.first.number(), || {
                         format!("{range} of n{from}: {error}")
                     });
@@ -659,12 +669,11 @@ impl World {
         let slice = log.read(range, bytes_max);
         let (Some(sent), Some(previous)) = (slice.range, log.prefix_id(range.first.previous()))
         else {
-            // It became unreadable since it was written: it is repaired, and the secondary dialled.
+            // It became unreadable since it was written, and is repaired.
             if !self.is_hurt(0) {
                 self.fail("only what was written is sent", format!("{range} to n{to}"));
             }
-            self.wake_at(0, self.now + 1);
-            return self.master_disconnected(to, session, None, "an entry cannot be read");
+            return self.master.engine.handle_unreadable(index(to), session);
         };
         let head = AppendHead {
             epoch: self.master.engine.epoch().number(),
@@ -672,7 +681,7 @@ impl World {
             count: sent.len() as u32, // At most RUN_ENTRIES_MAX.
             previous_epoch: previous.epoch.number(),
             previous_digest: previous.digest.value(),
-            levels: self.wire_levels(),
+            levels: self.wire_levels(to),
         };
         self.tell(0, "send", sent.first.number(), sent.end.number(), || {
             format!("{sent} to n{to}{}", if again { " again" } else { "" })
@@ -759,14 +768,11 @@ impl World {
         }
     }
 
-    fn wire_levels(&self) -> codec::Levels {
-        let levels = self.master.engine.levels();
-        // Who does not lead yet knows no level.
-        let leads = self.master.engine.reign() == Reign::Leading;
-        let held_by = levels.held_by.iter().filter(|_| leads);
+    fn wire_levels(&self, to: usize) -> codec::Levels {
+        let levels = self.master.engine.levels_for(index(to));
         codec::Levels {
             commit: levels.commit.number(),
-            held_by: held_by.map(|seq| seq.number()).collect(),
+            held_by: levels.held_by.iter().map(|seq| seq.number()).collect(),
         }
     }
 

@@ -221,8 +221,9 @@ struct World {
     open: BTreeSet<usize>,
     /// Whose entry has which number in which epoch.
     entries: BTreeMap<(u64, u64), (usize, u64)>,
-    /// Reigns begun.
+    /// Reigns begun, and which of the master's processes began the last.
     reigns: u64,
+    reign_of: Option<u32>,
     /// Another history began because too many nodes are empty: nothing is left to be seen.
     over: bool,
     /// A node was brought back to what it does not know to be old: what was committed may be lost.
@@ -317,6 +318,7 @@ impl World {
             open: BTreeSet::new(),
             entries: BTreeMap::new(),
             reigns: 0,
+            reign_of: None,
             over: false,
             excused: false,
             history_id: None,
@@ -437,6 +439,9 @@ impl World {
         }
         let due = if node == 0 {
             self.master_turn();
+            if self.hosts[0].failed {
+                self.check_last_words();
+            }
             if self.ends_by_itself(node) {
                 return;
             }

@@ -1,6 +1,7 @@
 //! What clients saw, as a history for the checker of [`crate::history`]: a second judge, which knows
 //! nothing of engines, positions or effects.
 
+use replog::engine::Reign;
 use replog::store::LogReader;
 use replog::types::{Level as ReplogLevel, Seq, SeqRange};
 
@@ -90,8 +91,34 @@ impl World {
         }
     }
 
+    /// What a later reign has numbered otherwise is lost, even where it has not been set aside yet: that
+    /// reign had answers enough without it, or it would not have begun.
+    fn superseded(&self) -> Vec<Event> {
+        let ups = (0..self.plan.setup.nodes).filter(|&node| self.hosts[node].up);
+        let logs: Vec<_> = ups.map(|node| (node, self.shown_by(node).0)).collect();
+        let end_of = |log: &LogReader| (log.bounds().tail.epoch, log.bounds().last);
+        let Some((_, newest)) = logs.iter().max_by_key(|(_, log)| end_of(log)) else {
+            return Vec::new();
+        };
+        let lost = |(node, log): &(usize, LogReader)| {
+            let same = |seq| newest.prefix_id(Seq::new(seq)) == log.prefix_id(Seq::new(seq));
+            let (mut kept, mut end) = (0, log.bounds().last.number() + 1);
+            if newest.bounds().last.number() + 1 >= end && same(end - 1) {
+                return None;
+            }
+            // Whoever has the same entry has the same ones before it.
+            while kept + 1 < end {
+                let middle = kept.midpoint(end);
+                let has = middle <= newest.bounds().last.number() && same(middle);
+                (kept, end) = if has { (middle, end) } else { (kept, middle) };
+            }
+            Some(Event { node: *node, at: self.now, what: What::Lost { kept } })
+        };
+        logs.iter().filter_map(lost).collect()
+    }
+
     pub(super) fn history(&mut self) -> History {
-        let Recorder { reads, events } = std::mem::take(&mut self.recorder);
+        let Recorder { reads, mut events } = std::mem::take(&mut self.recorder);
         let nodes = self.plan.setup.nodes;
         let appends = self.requests.iter().enumerate().filter(|(_, r)| r.wait_for.is_none());
         let ops = appends.flat_map(|(id, request)| {
@@ -129,6 +156,15 @@ impl World {
             self.hosts[node].up
                 && super::check::readable_end(&log, SeqRange::new(Seq::FIRST, end)) == end
         };
+        // Where nobody leads what all others follow, an entry may be where nobody can look.
+        let leads = self.master.engine.reign() == Reign::Leading && is_whole(&0);
+        let hidden = (0..nodes).filter(|node| !leads && !is_whole(node));
+        events.extend(hidden.map(|node| Event {
+            node,
+            at: self.now,
+            what: What::Lost { kept: 0 },
+        }));
+        events.extend(self.superseded());
         let dumps = (0..nodes).filter(is_whole).map(|node| {
             let log = match node {
                 0 => self.master.store.reader(),

@@ -28,6 +28,8 @@ pub(super) struct Disk {
     lost_machine: bool,
     /// Bits were flipped, or files erased or brought back.
     pub(super) hurt: bool,
+    /// The directory was brought back from an earlier time.
+    pub(super) rolled_back: bool,
     /// An older state of the directory.
     old: Option<FaultyFs>,
     /// The directory is to be replaced before the next start.
@@ -45,9 +47,9 @@ enum Replace {
 impl Disk {
     pub(super) fn new(fs: FaultyFs) -> Self {
         let left = Left::default();
-        let (machine, lost_machine, hurt) = (false, false, false);
+        let (machine, lost_machine, hurt, rolled_back) = (false, false, false, false);
         let (old, replace, was_full) = (None, None, false);
-        Disk { fs, left, machine, lost_machine, hurt, old, replace, was_full }
+        Disk { fs, left, machine, lost_machine, hurt, rolled_back, old, replace, was_full }
     }
 
     fn wipe(&mut self) {
@@ -69,9 +71,7 @@ pub(super) fn open_new(disks: &[Option<Disk>], node: usize, setup: Option<&DiskS
 impl World {
     /// After a turn: a driver whose disk failed ends its node.
     pub(super) fn ends_by_itself(&mut self, node: usize) -> bool {
-        // Where the power failed nothing goes on, whether or not the log has noticed.
-        let dead = self.disks[node].as_ref().is_some_and(|disk| disk.fs.is_dead());
-        if !std::mem::take(&mut self.hosts[node].failed) && !dead {
+        if !std::mem::take(&mut self.hosts[node].failed) {
             return false;
         }
         self.end(node, false, false);
@@ -131,6 +131,10 @@ impl World {
     }
 
     fn master_ends(&mut self) {
+        // What it numbered and could not write, or in an epoch that it could not write down, nobody saw.
+        let (epoch, unkept) = (self.master.engine.epoch().number(), self.master.unkept);
+        let last = self.master.store.bounds().last.number();
+        self.entries.retain(|&(of, number), _| of != epoch || number <= last && !unkept);
         for dial in 0..self.dials.len() {
             self.forget_dial(dial);
         }
@@ -180,6 +184,7 @@ impl World {
             self.ghosts = vec![Ghost::default(); nodes];
             self.memory.master_restarts(self.now, self.master.engine.levels().clone());
             self.tell_damage(0);
+            self.carry_out_master(replog::types::Time::from_micros(self.now));
         } else {
             let refill = self.secondaries[node - 1].refill;
             let mut next = SecondaryNode::new(plan.seed, node, life, store);
@@ -223,6 +228,7 @@ impl World {
         }
         if let Some(replaced) = replaced {
             (disk.left, disk.hurt) = (Left::default(), true);
+            disk.rolled_back |= replaced == Replace::RolledBack;
             // It vouches for what it does not know to be old.
             self.excused |= replaced == Replace::RolledBack;
         }
@@ -398,6 +404,11 @@ impl World {
         if !self.store(node).is_disk() {
             return true;
         }
+        // Where the power failed nothing goes on, whether or not the log has noticed.
+        if self.disks[node].as_ref().is_some_and(|disk| disk.fs.is_dead()) {
+            self.hosts[node].failed = true;
+            return false;
+        }
         if self.store(node).sync_failed().is_some() {
             self.seen.note(Sometimes::SyncFailed);
             self.hosts[node].failed = true;
@@ -454,6 +465,9 @@ impl World {
             }
             return;
         }
+        let first = |damage: Option<SeqRange>| damage.map(|range| range.first);
+        let moved = first(self.secondaries[node - 1].engine.damage()) != first(damage);
+        self.note_held_lost(node, moved);
         let engine = &mut self.secondaries[node - 1].engine;
         let (stored, was) = (engine.stored(), engine.is_damaged());
         engine.handle_damage(damage);

@@ -10,7 +10,7 @@ use replog::engine::{Arrival, Levels, Secondary, SecondaryEffect, SessionId};
 use replog::limits::{
     ACK_RANGES_MAX, DELAYED_FRAMES_MAX, MASTER_LINKS_MAX, NODES_MAX, RUN_BYTES_MAX,
 };
-use replog::store::{Identity, Provisional, Run};
+use replog::store::{Identity, Provisional, Run, StoreError};
 use replog::types::{Digest, Epoch, LogId, PrefixId, RunId, Seq, SeqRange};
 use replog::wire::codec::{
     self, Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack, Role,
@@ -67,6 +67,8 @@ pub(super) struct SecondaryNode {
     pub(super) refill: Seq,
     /// Where what was set aside in this turn began.
     pub(super) aside: Option<Seq>,
+    /// A run whose turn had come was dropped for want of room, and none was appended since.
+    pub(super) dropped: bool,
 }
 
 impl SecondaryNode {
@@ -85,6 +87,7 @@ impl SecondaryNode {
             view,
             refill: Seq::ZERO,
             aside: None,
+            dropped: false,
         }
     }
 }
@@ -180,6 +183,7 @@ impl World {
             log_id: hello.log_id.map(LogId::new),
             epoch: Epoch::new(hello.epoch),
             run_id: RunId::new(hello.run_id),
+            begins: Seq::new(hello.begins()),
         };
         self.note_held_lost(node, facts.epoch > Epoch::ZERO);
         if facts.epoch > self.own(node).engine.epoch() {
@@ -201,7 +205,7 @@ impl World {
     }
 
     /// What is held back is dropped with the session; the master may not know yet.
-    fn note_held_lost(&mut self, node: usize, dropped: bool) {
+    pub(super) fn note_held_lost(&mut self, node: usize, dropped: bool) {
         let engine = &self.secondaries[node - 1].engine;
         let (held, written) = (engine.held(), engine.written());
         if dropped && !held.is_empty() {
@@ -382,7 +386,9 @@ impl World {
             before.and_then(|id| Run::verify(run.slice(part), part.first, part.len(), id).ok());
         if let Some(piece) = piece {
             // What does not fit comes again.
-            let _ = self.own(node).store.repair(piece);
+            if let Err(error @ StoreError::Failed { .. }) = self.own(node).store.repair(piece) {
+                return self.secondary_store_failed(node, &error);
+            }
             self.tell_damage(node);
         }
     }
@@ -424,7 +430,8 @@ impl World {
                     if let (Some(run), Some(session)) =
                         (own.held.remove(&first), own.engine.session())
                     {
-                        if !own.store.has_room() {
+                        own.dropped = !own.store.has_room();
+                        if own.dropped {
                             continue; // Not acknowledged: it comes again.
                         }
                         self.seen.note(Sometimes::HoleFilled);
@@ -487,6 +494,7 @@ impl World {
         }
         let own = self.own(node);
         let gave_way = own.provisional.give_way(&own.store.reader(), range);
+        own.dropped = false;
         own.engine.handle_gave_way(gave_way.duplicates);
         own.engine.handle_written(range.last());
         if gave_way.duplicates > 0 {
