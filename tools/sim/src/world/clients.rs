@@ -311,7 +311,8 @@ impl World {
         let epoch = self.master.engine.epoch().number();
         for entry in 0..count {
             let key = (epoch, range.first.plus(entry).number());
-            if self.entries.insert(key, (id, entry)).is_some() {
+            let again = self.entries.insert(key, (id, entry)).is_some();
+            if again && !self.unseen.remove(&key) {
                 if self.disks[0].as_ref().is_some_and(|disk| disk.rolled_back) {
                     // A directory brought back is a copy of one that was used since: what it led
                     // meanwhile nobody need know who answers it. Nothing is left to be seen.

@@ -221,6 +221,8 @@ struct World {
     open: BTreeSet<usize>,
     /// Whose entry has which number in which epoch.
     entries: BTreeMap<(u64, u64), (usize, u64)>,
+    /// Numbers that nobody saw given: the disk failed meanwhile.
+    unseen: BTreeSet<(u64, u64)>,
     /// Reigns begun, and which of the master's processes began the last.
     reigns: u64,
     reign_of: Option<u32>,
@@ -317,6 +319,7 @@ impl World {
             requests: Vec::new(),
             open: BTreeSet::new(),
             entries: BTreeMap::new(),
+            unseen: BTreeSet::new(),
             reigns: 0,
             reign_of: None,
             over: false,

@@ -131,10 +131,12 @@ impl World {
     }
 
     fn master_ends(&mut self) {
-        // What it numbered and could not write, or in an epoch that it could not write down, nobody saw.
+        // What it numbered and could not write, or in an epoch that it could not write down, nobody saw:
+        // it may be there again or not, and then its number is given once more.
         let (epoch, unkept) = (self.master.engine.epoch().number(), self.master.unkept);
-        let last = self.master.store.bounds().last.number();
-        self.entries.retain(|&(of, number), _| of != epoch || number <= last && !unkept);
+        let behind = if unkept { 0 } else { self.master.store.bounds().last.number() };
+        let unseen = self.entries.range((epoch, behind + 1)..(epoch + 1, 0));
+        self.unseen.extend(unseen.map(|(&key, _)| key));
         for dial in 0..self.dials.len() {
             self.forget_dial(dial);
         }
