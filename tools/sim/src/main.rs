@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use argh::FromArgs;
 use replog::types::parse_duration;
-use replog_sim::plan::Plan;
+use replog_sim::plan::{Plan, disks, play_disks};
 use replog_sim::power;
 use replog_sim::report::{Totals, failure};
 use replog_sim::runner::{Played, Runner};
@@ -61,7 +61,7 @@ struct Run {
     all: bool,
 }
 
-/// Play fixed seeds, then fresh ones.
+/// Play fixed seeds, then fresh ones, without disks and with them.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ci")]
 struct Ci {
@@ -144,9 +144,7 @@ fn main() -> ExitCode {
         Command::Shrink(shrink) => shrink.disk,
         Command::Ci(_) | Command::Sabotage(_) => false,
     };
-    if disk {
-        replog_sim::plan::play_disks();
-    }
+    play_disks(disk);
     let good = match command {
         Command::Run(run) => many(&run),
         Command::Ci(ci) => continuous(&ci),
@@ -181,10 +179,22 @@ fn many(run: &Run) -> anyhow::Result<bool> {
     Ok(good && failed.is_empty())
 }
 
+/// First without disks, then with them.
 fn continuous(ci: &Ci) -> anyhow::Result<bool> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let fresh = ci.from.unwrap_or(now.as_secs() * 1_000_000);
-    println!("fixed seeds 1 to {}, then {} fresh ones from {fresh}", ci.fixed, ci.fresh);
+    for disk in [false, true] {
+        play_disks(disk);
+        if !one_pass(ci, fresh)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn one_pass(ci: &Ci, fresh: u64) -> anyhow::Result<bool> {
+    let with = if disks() { "with disks" } else { "without disks" };
+    println!("{with}: fixed seeds 1 to {}, then {} fresh ones from {fresh}", ci.fixed, ci.fresh);
     let began = Instant::now();
     let (mut totals, mut failed) = play_many(1, Some(ci.fixed), None, ci.jobs, false);
     if failed.is_empty() {
@@ -274,7 +284,8 @@ fn explain(seed: u64, violation: &Violation) -> anyhow::Result<()> {
     let path = std::env::temp_dir().join(format!("replog-sim-{seed}.json"));
     std::fs::write(&path, serde_json::to_string_pretty(&small)?)?;
     show(&mut runner, &small, violation, &path)?;
-    println!("the whole of it: {} replay {seed} --trace", command());
+    let disk = if disks() { " --disk" } else { "" };
+    println!("the whole of it: {} replay{disk} {seed} --trace", command());
     Ok(())
 }
 

@@ -284,13 +284,14 @@ pub enum Fault {
 /// Whether plans may keep logs on disk; see [`play_disks`].
 static DISKS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
-/// Lets masters crash and start again in plans drawn from now on, and half of the plans keep their logs
-/// on disks that lose, tear, flip, fill and fail. A seed stands for another plan then.
-pub fn play_disks() {
-    DISKS.store(true, std::sync::atomic::Ordering::Relaxed);
+/// Whether masters crash and start again in plans drawn from now on, and half of the plans keep their
+/// logs on disks that lose, tear, flip, fill and fail. A seed stands for another plan then.
+pub fn play_disks(play: bool) {
+    DISKS.store(play, std::sync::atomic::Ordering::Relaxed);
 }
 
-pub(crate) fn disks() -> bool {
+/// Whether plans are drawn so.
+pub fn disks() -> bool {
     DISKS.load(std::sync::atomic::Ordering::Relaxed)
 }
 

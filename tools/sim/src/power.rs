@@ -10,7 +10,10 @@ use std::fmt::Write as _;
 use replog::sabotage::{Bug, set};
 
 #[cfg(feature = "sabotage")]
-use crate::{plan::Plan, runner::Runner};
+use crate::{
+    plan::{Plan, play_disks},
+    runner::Runner,
+};
 
 /// Seeds at which the search begins: five searches for each bug.
 #[cfg(feature = "sabotage")]
@@ -18,7 +21,7 @@ const STARTS: [u64; 5] = [1, 1_000_001, 2_000_001, 3_000_001, 4_000_001];
 
 /// A bug that is not found within so many seeds from each start is not found.
 #[cfg(feature = "sabotage")]
-const SEEDS_MAX: u64 = 2000;
+const SEEDS_MAX: u64 = 3000;
 
 /// Needs the feature `sabotage`.
 ///
@@ -29,6 +32,28 @@ pub fn prove(_: Option<&str>, _: Option<u64>, _: Option<&Path>) -> anyhow::Resul
     anyhow::bail!(
         "this build has no deliberate bugs: \
          cargo run --release -p replog-sim --features sabotage -- sabotage"
+    )
+}
+
+/// Whether a bug can only be seen where masters start again, or logs are on disks.
+#[cfg(feature = "sabotage")]
+fn needs_disks(bug: Bug) -> bool {
+    matches!(
+        bug,
+        Bug::AckBeforeSync
+            | Bug::SyncSkipped
+            | Bug::PromiseNotKept
+            | Bug::VouchesThoughEmpty
+            | Bug::VouchesTooEarly
+            | Bug::UnledCommitBelieved
+            | Bug::AdoptsShorter
+            | Bug::LeadsWithTooFew
+            | Bug::CountsUnsure
+            | Bug::AlignsTooFar
+            | Bug::EpochNotRaised
+            | Bug::AnswersCommitIgnored
+            | Bug::CutsAnyBad
+            | Bug::DamageServed
     )
 }
 
@@ -82,6 +107,7 @@ pub fn prove(name: Option<&str>, seeds: Option<u64>, table: Option<&Path>) -> an
 fn search(bug: Bug, most: u64) -> Row {
     let mut rules = std::collections::BTreeMap::new();
     set(Some(bug));
+    play_disks(needs_disks(bug));
     let seeds = STARTS
         .iter()
         .map(|start| {
@@ -97,6 +123,7 @@ fn search(bug: Bug, most: u64) -> Row {
         })
         .collect();
     set(None);
+    play_disks(false);
     Row { bug, seeds, rules }
 }
 
@@ -117,7 +144,8 @@ fn markdown(rows: &[Row], most: u64) -> String {
         "# What the simulator finds\n\n\
          Written by `cargo run --release -p replog-sim --features sabotage -- sabotage`; measured, not edited. Each row is\n\
          a deliberate bug of `src/sabotage.rs`, searched for from {} starting points with at most {most} seeds from each:\n\
-         how many seeds were played until a rule was violated, and which rule it was, with the number of searches.\n\n\
+         how many seeds were played until a rule was violated, and which rule it was, with the number of searches. Those with\n\
+         a star were searched for with masters that start again and with disks (`--disk`).\n\n\
          | bug | what it does | median | worst | found by |\n|---|---|---|---|---|\n",
         STARTS.len()
     );
@@ -132,8 +160,9 @@ fn markdown(rows: &[Row], most: u64) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "| `{}` | {} | {} | {} | {} |",
+            "| `{}`{} | {} | {} | {} | {} |",
             row.bug.word(),
+            if needs_disks(row.bug) { " *" } else { "" },
             row.bug.text(),
             shown(found[found.len() / 2]),
             shown(found[found.len() - 1]),

@@ -92,6 +92,7 @@ impl Totals {
             .collect();
         serde_json::json!({
             "instrument": "replog-sim",
+            "disks": crate::plan::disks(),
             "from": from,
             "seeds": self.seeds,
             "liveness": self.liveness,
