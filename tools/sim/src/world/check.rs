@@ -113,7 +113,13 @@ impl World {
     /// A secondary's process ends: what it told is a ghost.
     pub(super) fn wiped(&mut self, node: usize) {
         let own = &self.secondaries[node - 1];
-        let had = own.engine.stored().min(self.memory.committed());
+        let mut had = own.engine.stored().min(self.memory.committed());
+        // What it has of a reign that others did not follow is not what was committed.
+        let (log, committed) = (own.store.reader(), |seq| self.memory.committed_id(seq));
+        let differs = |seq| log.prefix_id(seq).zip(committed(seq)).is_some_and(|(a, b)| a != b);
+        while differs(had) {
+            had = had.previous();
+        }
         let held_behind = (!own.engine.held().is_empty()).then_some(own.engine.written());
         self.memory.must_hold[node] = self.memory.must_hold[node].max(had);
         let ghost = &mut self.ghosts[node];
