@@ -8,6 +8,7 @@ import random
 import socket
 import threading
 
+from history import Reader
 from selftest import PATIENCE_S, Reply
 
 # How long an answer may take that has to wait for a node to come back.
@@ -20,9 +21,10 @@ BATCH_MAX = 8
 class Producer(threading.Thread):
     """Appends batch after batch on one connection, and notes every answer."""
 
-    def __init__(self, node, name, options, seed):
+    def __init__(self, node, name, options, seed, history, total):
         super().__init__(name=name, daemon=True)
         self.node, self.options = node, options
+        self.history, self.total = history, total
         self.random = random.Random(seed)
         self.stopping = threading.Event()
         # (payload, reply) in the order sent. Only this thread appends; others may look at any time.
@@ -31,6 +33,7 @@ class Producer(threading.Thread):
         self.error = None
 
     def run(self):
+        client, waiting = self.history.client(), []
         try:
             with socket.create_connection(self.node.address, timeout=ANSWER_S) as connection:
                 lines = connection.makefile("rb")
@@ -38,14 +41,19 @@ class Producer(threading.Thread):
                     first = len(self.answers) + 1
                     payloads = [f"number {first + place} of {self.name} ({self.options})"
                                 for place in range(self.random.randint(1, BATCH_MAX))]
+                    waiting = [self.history.sends(client, each, self.options, self.total) for each in payloads]
                     connection.sendall(b"".join(f"APPEND {self.options} -- {each}\n".encode() for each in payloads))
                     for payload in payloads:
                         line = lines.readline()
                         if not line.endswith(b"\n"):
                             raise ConnectionError(f"{self.node} closed the connection instead of answering")
-                        self.answers.append((payload, Reply(line.decode().rstrip("\r\n"))))
+                        reply = Reply(line.decode().rstrip("\r\n"))
+                        self.answers.append((payload, reply))
+                        self.history.answered(waiting.pop(0), reply)
         except (OSError, ValueError) as error:
             self.error = error
+            for op in waiting:
+                self.history.answered(op, None)
 
     def count(self, kind="OK"):
         """How many answers of this kind it had."""
@@ -94,11 +102,12 @@ class Traffic:
     """Producers with mixed write concerns, and followers of nodes that nothing happens to.
 
     `steady` are those whose write concern a single lost node does not touch, `patient` wait for all nodes as long as it
-    takes, `hasty` want all nodes and give up waiting, `wrong` ask for what cannot be.
+    takes, `hasty` want all nodes and give up waiting, `wrong` ask for what cannot be. All they see goes into `history`,
+    and so does what readers of every node see.
     """
 
-    def __init__(self, scenario, nodes, followed):
-        self.nodes = nodes
+    def __init__(self, scenario, nodes, followed, history):
+        self.nodes, self.history = nodes, history
         total = len(nodes)
         self.steady = self._producers(
             scenario, "steady", ["w=1", "w=1 ack=received", *(f"w={w}" for w in range(2, total)), "w=majority"])
@@ -107,14 +116,16 @@ class Traffic:
         self.wrong = self._producers(scenario, "wrong", ["w=0", f"w={total + 1}"])
         self.producers = self.steady + self.patient + self.hasty + self.wrong
         self.followers = [Follower(node) for node in followed]
+        self.readers = [Reader(history, node, total) for node in nodes]
 
     def _producers(self, scenario, kind, options):
         # The seed is the name: the same batches in every run.
         names = [f"{scenario}, {kind} {place}" for place in range(1, len(options) + 1)]
-        return [Producer(self.nodes[0], name, each, seed=name) for name, each in zip(names, options)]
+        return [Producer(self.nodes[0], name, each, name, self.history, len(self.nodes))
+                for name, each in zip(names, options)]
 
     def start(self):
-        for each in self.followers + self.producers:
+        for each in self.followers + self.producers + self.readers:
             each.start()
 
     def request_stop(self):
@@ -125,6 +136,8 @@ class Traffic:
         """Whether every producer had an answer to all it sent."""
         for each in self.producers:
             each.join(ANSWER_S)
+        for each in self.readers:
+            each.finish()
         return not any(each.is_alive() for each in self.producers)
 
     def errors(self):
