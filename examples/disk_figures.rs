@@ -1,6 +1,6 @@
 //! Prints what the log on disk does on this machine: appends with fdatasync, opening, reading cold.
 //!
-//! `cargo run --release --example disk_figures -- DIR [MiB]`
+//! `cargo run --release --example disk_figures -- DIR [MiB [bytes of a payload]]`
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let dir = args.next().expect("a directory is named");
     let mebibytes: u64 = args.next().map_or(1024, |text| text.parse().expect("a number of MiB"));
+    let payload_bytes = args.next().map_or(100, |text| text.parse().expect("a number of bytes"));
     let dir = Path::new(&dir);
     let durable = Arc::new(AtomicU64::new(0));
     let options = || DiskOptions::new("n1".parse().expect("a name"));
@@ -32,7 +33,8 @@ fn main() {
 
     let mut log = open().log;
     let mut arena = BytesMut::new();
-    let payload = [b'x'; 100];
+    let payload = vec![b'x'; payload_bytes];
+    let waiting_max = (16 << 20) / (payload_bytes as u64 + 48);
     let begun = Instant::now();
     let mut appending = std::time::Duration::ZERO;
     while log.bounds().bytes < mebibytes << 20 {
@@ -48,7 +50,9 @@ fn main() {
         log.make_durable(last);
         appending += at.elapsed();
         // No more than 16 MiB wait for the disk.
-        while log.bounds().last.distance_from(Seq::new(durable.load(Ordering::Acquire))) > 110_000 {
+        while log.bounds().last.distance_from(Seq::new(durable.load(Ordering::Acquire)))
+            > waiting_max
+        {
             std::thread::yield_now();
         }
     }
@@ -67,6 +71,7 @@ fn main() {
         bytes as f64 / 1e6 / appending.as_secs_f64(),
     );
     let begun = Instant::now();
+    let synced = log.sync_stats();
     let mut next = last;
     for _ in 0..2000 {
         let bounds = log.bounds();
@@ -79,10 +84,13 @@ fn main() {
             std::hint::spin_loop();
         }
     }
+    let syncs = log.sync_stats();
     println!(
-        "append, always, one at a time: {:.0} us",
-        begun.elapsed().as_secs_f64() * 1e6 / 2000.0
+        "append, always, one at a time: {:.0} us, of which fdatasync {:.0} us",
+        begun.elapsed().as_secs_f64() * 1e6 / 2000.0,
+        (syncs.total - synced.total).as_secs_f64() * 1e6 / (syncs.count - synced.count) as f64
     );
+    println!("memory with the newest entries cached: {}", resident());
 
     drop(log);
     let begun = Instant::now();
@@ -94,6 +102,7 @@ fn main() {
         opened.log.segment_count()
     );
     let mut log = opened.log;
+    println!("memory after opening: {}", resident());
     for name in ["first, index cold", "second, index warm"] {
         let reader = log.reader();
         let begun = Instant::now();
@@ -114,4 +123,11 @@ fn main() {
     let begun = Instant::now();
     drop(open());
     println!("open after a clean stop: {:.3} s", begun.elapsed().as_secs_f64());
+}
+
+/// The memory of this process, as the system tells it.
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.unwrap_or("unknown").trim().to_owned()
 }

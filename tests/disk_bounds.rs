@@ -128,3 +128,30 @@ fn a_segment_that_is_gone_is_filled_without_writing_anything_twice() {
     assert_eq!(opened.recovery.damage, []);
     is_the_made_log(&opened.log.reader(), Seq::new(200));
 }
+
+#[test]
+fn many_holes_do_not_make_a_start_read_a_segment_many_times() {
+    let fs = FaultyFs::new(1);
+    let options = manual(64 << 20, Fsync::Always);
+    let mut log = open(fs.clone(), Path::new("/data"), options.clone(), &Events::default()).log;
+    let mut arena = bytes::BytesMut::new();
+    for _ in 0..300 {
+        let bounds = log.bounds();
+        let mut builder = replog::store::RunBuilder::new(&mut arena, bounds.last, bounds.tail);
+        builder.push(replog::types::Epoch::new(1), 0, &[b'x'; 8192]);
+        log.append(builder.finish(&mut arena).unwrap()).unwrap();
+    }
+    log.close();
+    drop(log);
+    fs.kill();
+    let path = segments(&fs).remove(0);
+    let len = fs.bytes(&path).unwrap().len() as u64;
+    for byte in (200..len - 200).step_by(40_000) {
+        fs.flip(&path, byte * 8);
+    }
+    let before = fs.bytes_read();
+    let opened = open(fs.clone(), Path::new("/data"), options, &Events::default());
+    assert!(opened.recovery.damage.len() > 20, "{:?}", opened.recovery.damage);
+    let read = fs.bytes_read() - before;
+    assert!(read < 10 * len, "{read} bytes of a segment of {len} were read");
+}

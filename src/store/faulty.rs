@@ -163,6 +163,7 @@ struct World {
     /// Handles that were not dropped, and the most there were at once.
     open: usize,
     open_most: usize,
+    bytes_read: u64,
 }
 
 /// Whether an operation is to be done, done before a crash, or not at all.
@@ -296,6 +297,7 @@ impl FaultyFs {
             budget: None,
             open: 0,
             open_most: 0,
+            bytes_read: 0,
         };
         FaultyFs { world: Arc::new(Mutex::new(world)), held: Arc::default() }
     }
@@ -348,6 +350,11 @@ impl FaultyFs {
     /// The most files that were open at once since the program started.
     pub fn open_most(&self) -> usize {
         self.world().open_most
+    }
+
+    /// How many bytes of files were read.
+    pub fn bytes_read(&self) -> u64 {
+        self.world().bytes_read
     }
 
     /// So many bytes fit in all; `None` has no end.
@@ -639,9 +646,11 @@ impl Drop for FaultyFile {
 impl FsFile for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.fs.wait_to_read();
-        let world = self.fs.world();
+        let mut world = self.fs.world();
         world.check(self.life)?;
-        read(world.inodes.get(&self.id).ok_or_else(missing)?, buffer, offset)
+        let count = read(world.inodes.get(&self.id).ok_or_else(missing)?, buffer, offset)?;
+        world.bytes_read += count as u64;
+        Ok(count)
     }
 
     fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {

@@ -254,12 +254,14 @@ pub(crate) struct Window<'a> {
     len: u64,
     base: u64,
     bytes: Vec<u8>,
+    /// Behind the last byte of the file that is not zero, once somebody asked.
+    nonzero_end: Option<u64>,
 }
 
 impl<'a> Window<'a> {
     /// Looks at the first `len` bytes of a file.
     pub(crate) fn new(file: &'a dyn FsFile, len: u64) -> Self {
-        Window { file, len, base: 0, bytes: Vec::new() }
+        Window { file, len, base: 0, bytes: Vec::new(), nonzero_end: None }
     }
 
     /// `len` bytes at `offset`, fewer at the end.
@@ -338,22 +340,25 @@ impl<'a> Window<'a> {
         self.nonzero_end(offset) == offset
     }
 
-    /// Behind the last byte from `offset` on that is not zero; `offset` if there is none.
+    /// Behind the last byte from `offset` on that is not zero; `offset` if there is none. Looked for
+    /// once, from the end: each hole asks.
     fn nonzero_end(&mut self, offset: u64) -> u64 {
-        let mut end = offset;
-        let mut at = offset;
-        while at < self.len {
-            let bytes = self.at(at, WINDOW_BYTES);
-            if bytes.is_empty() {
-                break;
-            }
-            let len = bytes.len() as u64;
-            if let Some(index) = bytes.iter().rposition(|&byte| byte != 0) {
-                end = at + index as u64 + 1;
-            }
-            at += len;
+        if self.nonzero_end.is_none() {
+            let mut end = self.len;
+            let found = loop {
+                let start = end.saturating_sub(WINDOW_BYTES as u64);
+                let bytes = read_span(self.file, start, (end - start) as usize); // A window.
+                if let Some(index) = bytes.iter().rposition(|&byte| byte != 0) {
+                    break start + index as u64 + 1;
+                }
+                if start == 0 {
+                    break 0;
+                }
+                end = start;
+            };
+            self.nonzero_end = Some(found);
         }
-        end
+        self.nonzero_end.map_or(offset, |end| end.max(offset))
     }
 
     /// The first whole record from `from` on whose number is `expected` or later and that is
