@@ -155,3 +155,26 @@ fn many_holes_do_not_make_a_start_read_a_segment_many_times() {
     let read = fs.bytes_read() - before;
     assert!(read < 10 * len, "{read} bytes of a segment of {len} were read");
 }
+
+#[test]
+fn one_read_finds_how_far_damage_reaches() {
+    let fs = FaultyFs::new(1);
+    let options = manual(64 << 20, Fsync::Always);
+    let mut log = open(fs.clone(), Path::new("/data"), options.clone(), &Events::default()).log;
+    append(&mut log, 4000, 50);
+    log.close();
+    drop(log);
+    fs.kill();
+    let path = segments(&fs).remove(0);
+    // Several places of the index, which has one every 64 KiB.
+    for sector in 100..700 {
+        fs.lose_sector(&path, sector);
+    }
+    let events = Events::default();
+    let opened = open(fs, Path::new("/data"), options, &events);
+    while !opened.log.scrubber().step(1 << 20).done && opened.log.damage().is_empty() {}
+    assert_eq!(opened.log.damage().len(), 1, "{:?}", opened.log.damage());
+    let lost = opened.log.damage()[0].len();
+    assert!(lost > 1500, "{lost} entries lie in 300 KiB");
+    assert_eq!(events.all().len(), usize::from(opened.recovery.damage.is_empty()));
+}

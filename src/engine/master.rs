@@ -67,8 +67,8 @@ pub struct Master {
     damaged: bool,
     /// Entries of the own log that cannot be read.
     damage: Option<SeqRange>,
-    /// Who was asked for them.
-    repairing: Option<(NodeIndex, SessionId)>,
+    /// Who was asked, and for which of them.
+    repairing: Option<(NodeIndex, SessionId, SeqRange)>,
     /// A repair failed: not before this time again.
     repair_at: Option<Time>,
     /// Heartbeats that who was asked for entries has answered since.

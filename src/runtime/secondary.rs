@@ -46,8 +46,6 @@ pub(super) struct SecondaryDriver {
     /// What came by a connection to mend what is damaged, and is not in the log yet.
     mending: (Option<SessionId>, Vec<Run>),
     reads: PeerReads,
-    /// Whose FETCH is not answered yet.
-    fetching: Option<SessionId>,
     faults: Faults,
     inputs: mpsc::Receiver<Input>,
     view: watch::Sender<View>,
@@ -81,7 +79,6 @@ impl SecondaryDriver {
             held: BTreeMap::new(),
             mending: (None, Vec::new()),
             reads: PeerReads::default(),
-            fetching: None,
             faults,
             inputs,
             view,
@@ -224,7 +221,6 @@ impl SecondaryDriver {
             PeerEvent::Read { peer, session, asked, slice } => {
                 let node = self.node.clone();
                 self.reads.done((&node.log, &node.driver), peer);
-                self.fetching.take_if(|fetching| *fetching == session);
                 if self.engine.session() == Some(session) && asked.epoch == self.engine.epoch() {
                     self.give_out(now, session, asked, slice);
                 }
@@ -298,8 +294,6 @@ impl SecondaryDriver {
                 "follows"
             );
         }
-        // What an introduction before this one asked for is answered to nobody.
-        self.fetching.take_if(|fetching| *fetching == session);
         let answer = Message::Hello(self.hello());
         self.push(now, session, Kind::Control, &answer);
     }

@@ -230,10 +230,14 @@ impl Master {
         }
     }
 
+    fn asked_on(&self, of: NodeIndex, on: SessionId) -> bool {
+        self.repairing.is_some_and(|(from, session, _)| (from, session) == (of, on))
+    }
+
     /// Whether entries were asked for on this connection.
     pub fn awaits_entries(&self, of: NodeIndex, on: SessionId) -> bool {
         let adopts = matches!(self.reign, Reign::Adopting { from, session, .. } if (from, session) == (of, on));
-        adopts || self.repairing == Some((of, on))
+        adopts || self.asked_on(of, on)
     }
 
     /// What was fetched is written to the own log, up to and including `up_to`, which `tail_epoch`
@@ -269,7 +273,7 @@ impl Master {
 
     /// Some of what was asked for has come, and the rest is asked for.
     pub fn handle_fetched_part(&mut self, from: NodeIndex, session: SessionId) {
-        if self.repairing == Some((from, session)) {
+        if self.asked_on(from, session) {
             self.unfetched = 0;
         }
     }
@@ -277,7 +281,7 @@ impl Master {
     /// What was fetched to mend the own log could not be put there. What can change is the room on
     /// the disk, or who is asked: it is tried again after a while.
     pub fn handle_repair_failed(&mut self, now: Time, from: NodeIndex, session: SessionId) {
-        if self.repairing == Some((from, session)) {
+        if self.asked_on(from, session) {
             self.repairing = None;
             self.repair_at = Some(now.after(REPAIR_RETRY));
         }
@@ -285,7 +289,7 @@ impl Master {
 
     /// The connection that the tail came from is gone: its answer counts again when it is back.
     pub(super) fn adoption_broke(&mut self, of: NodeIndex, broken: SessionId) {
-        if self.repairing == Some((of, broken)) {
+        if self.asked_on(of, broken) {
             self.repairing = None;
             self.try_repair();
         }
@@ -450,17 +454,21 @@ impl Master {
     }
 
     /// These entries of the own log cannot be read; `None`: all can again. A damaged master numbers
-    /// nothing until it is repaired from a secondary.
+    /// nothing until it is repaired from a secondary. Told what it knows, it asks once more.
     pub fn handle_damage(&mut self, damage: Option<SeqRange>) {
         let changed = self.damage != damage;
         self.damage = damage;
-        self.repairing = None;
+        // More that is damaged behind what was asked for is asked for later.
+        let grown = |asked: SeqRange| {
+            damage.is_some_and(|now| now.first == asked.first && asked.end <= now.end)
+        };
+        self.repairing.take_if(|(.., asked)| !changed || !grown(*asked));
         self.set_damaged(damage.is_some());
-        self.try_repair();
         if changed {
             self.repair_at = None;
             self.secondaries.iter_mut().for_each(Progress::try_reading);
         }
+        self.try_repair();
         if self.reign == Reign::Leading {
             self.compare_again();
         }
@@ -490,7 +498,7 @@ impl Master {
         let sources = self.secondaries.iter().enumerate().filter_map(source);
         let most = sources.min_by_key(|(held, from, _)| (std::cmp::Reverse(held.end), *from));
         if let Some((range, from, session)) = most {
-            self.repairing = Some((from, session));
+            self.repairing = Some((from, session, range));
             self.unfetched = 0;
             self.effects.push_back(Effect::Fetch { from, session, range });
         }

@@ -101,6 +101,10 @@ impl MasterDriver {
         let adopting = matches!(self.engine.reign(), Reign::Adopting { .. });
         let bounds = self.log.store().bounds();
         let expected = if adopting { Some(bounds.last.next()) } else { self.mending.next() };
+        if !adopting && expected != Some(first) {
+            // The answer to what was asked for before more damage was found.
+            return debug!(seq = %first, "fetched too late");
+        }
         let before = match self.mending.runs.last().filter(|_| !adopting) {
             Some(last) => Some(last.tail()),
             None => self.node.log.prefix_id(first.previous()),

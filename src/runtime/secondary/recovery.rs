@@ -37,18 +37,15 @@ impl SecondaryDriver {
         if !self.engine.admits(session, Epoch::new(fetch.epoch)) {
             return self.carry_out(now, None);
         }
-        // One after the other: what a master does not take is not read for it.
-        if self.fetching == Some(session)
-            || self.links.get(&session).is_some_and(Link::has_entries_waiting)
-        {
-            let reason = "a FETCH before the answer to the one before";
+        // What a master does not take is not read for it, or it would pile up here.
+        if self.links.get(&session).is_some_and(Link::has_entries_waiting) {
+            let reason = "a FETCH before the answer to the one before was taken";
             return self.closed(session, Some(RefuseCode::BadFrame), reason);
         }
         let end = Seq::new(fetch.last).min(self.engine.stored()).next();
         let range = SeqRange::new(Seq::new(fetch.first), end);
         let epoch = self.engine.epoch();
         let asked = Asked { range, bytes_max: RUN_BYTES_MAX, again: false, epoch };
-        self.fetching = Some(session);
         if self.node.log.is_cold(range.first) {
             return self.reads.start(
                 (&self.node.log, &self.node.driver),
@@ -66,7 +63,6 @@ impl SecondaryDriver {
 
     /// Answers a FETCH.
     pub(super) fn give_out(&mut self, now: Time, session: SessionId, asked: Asked, slice: Slice) {
-        self.fetching = None;
         let head = codec::FetchedHead {
             epoch: asked.epoch.number(),
             first: asked.range.first.number(),

@@ -369,7 +369,11 @@ impl<'a> Window<'a> {
         let most = expected.plus(end.saturating_sub(from) / RECORD_HEADER_BYTES as u64 + 1);
         let mut offset = from;
         while offset + RECORD_HEADER_BYTES as u64 <= self.len && offset < end {
-            let bytes = self.at(offset, WINDOW_BYTES);
+            // What is in memory already comes first: each hole begins a search.
+            let held = (self.base + self.bytes.len() as u64).saturating_sub(offset);
+            let held = if offset < self.base { 0 } else { held as usize }; // At most a window.
+            let len = if held >= RECORD_HEADER_BYTES { held } else { WINDOW_BYTES };
+            let bytes = self.at(offset, len);
             let Some(skip) = (0..bytes.len().saturating_sub(RECORD_HEADER_BYTES - 1))
                 .find(|&at| is_candidate(&bytes[at..at + RECORD_HEADER_BYTES], expected, most))
             else {

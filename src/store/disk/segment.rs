@@ -218,7 +218,19 @@ impl Segment {
             match reading.collect(range, bytes_max) {
                 Ok(entries) => return Ok(entries),
                 Err(bad) => {
-                    let (damage, resume) = self.beyond(&*file, &bad, end);
+                    let (mut damage, mut resume) = self.beyond(&*file, &bad, end);
+                    // Damage seldom ends with a place of the index: all of it is told, and
+                    // repaired, at once.
+                    while !damage.is_empty() && resume.offset < end {
+                        let mut reading = Reading::new(&*file, resume, end);
+                        let Step::Bad(reason) = reading.step() else { break };
+                        let next = Bad { place: reading.place(), reason };
+                        let (more, after) = self.beyond(&*file, &next, end);
+                        if more.is_empty() || more.first != damage.end {
+                            break;
+                        }
+                        (damage.end, resume) = (more.end, after);
+                    }
                     self.add_resume(resume);
                     if damage.is_empty() {
                         let name = super::name_of(&self.path);
