@@ -500,7 +500,8 @@ impl MasterDriver {
                 self.fetched(now, from, session, head, records);
             }
             // Asked for before what is damaged was found to be another.
-            Message::Fetched(head, _) if head.epoch == epoch.number() => {}
+            Message::Fetched(head, _)
+                if head.epoch == epoch.number() && self.engine.damage().is_some() => {}
             // One that asked, or was of an epoch that had to be raised, may be answered late.
             Message::HeartbeatAck(ack)
                 if ack.epoch == 0
