@@ -3,12 +3,13 @@
 import itertools
 import json
 import re
+import socket
 import subprocess
 import threading
 import time
 from pathlib import Path
 
-from selftest import PATIENCE_S, Call, Node, Reply, Stop
+from selftest import PATIENCE_S, Reply
 
 TOP = Path(__file__).resolve().parent.parent
 # A reader asks for the end of the log, which is where things happen.
@@ -123,12 +124,31 @@ def dump(node):
 class Reader(threading.Thread):
     """Reads the end of one node's log again and again, at every level, whatever happens to the node."""
 
-    def __init__(self, history, node, total):
+    def __init__(self, history, node, total, log_id):
         super().__init__(name=f"reader of {node}", daemon=True)
-        # Of its own: others wait for nodes that do not answer.
-        self.node, self.history, self.total = Node(node.name, *node.address), history, total
+        self.node, self.history, self.total = node, history, total
+        self.log_id = log_id
         self.stopping = threading.Event()
         self.reads = 0
+
+    def _list(self, first, level):
+        """The lines of LIST. Raises OSError if the node is away, or somebody else has its port meanwhile."""
+        with socket.create_connection(self.node.address, timeout=PATIENCE_S) as connection:
+            connection.sendall(f"STATUS\nLIST from={first} level={level}\n".encode())
+            replies, lines = [], []
+            with connection.makefile("rb") as file:
+                for line in file:
+                    lines.append(Reply(line.decode().rstrip("\r\n")))
+                    if lines[-1].kind in ("END", "ERR"):
+                        replies.append(lines)
+                        lines = []
+                    if len(replies) == 2:
+                        break
+        own = [replies[0][0].value(key) for key in ("id", "log_id")] if len(replies) == 2 else None
+        # A secondary that has not heard of its master yet knows no levels.
+        if own != [self.node.name, self.log_id] or replies[1][-1].kind != "END":
+            raise ConnectionError(f"not {self.node}, or not able to tell")
+        return replies[1][:-1], replies[1][-1]
 
     def run(self):
         client, end = self.history.client(), 1
@@ -139,8 +159,8 @@ class Reader(threading.Thread):
             line = {"type": "read", "client": client, "node": self.node.name, "level": level, "from": first,
                     "invoked": self.history.now(), "nodes": self.total}
             try:
-                lines, last = Call(self.node, f"LIST from={first} level={level}", False).lines()
-            except (Stop, OSError):
+                lines, last = self._list(first, level)
+            except OSError:
                 # It is down, paused or cut off. Whoever comes next is another connection.
                 client = self.history.client()
                 continue

@@ -116,7 +116,9 @@ class Traffic:
         self.wrong = self._producers(scenario, "wrong", ["w=0", f"w={total + 1}"])
         self.producers = self.steady + self.patient + self.hasty + self.wrong
         self.followers = [Follower(node) for node in followed]
-        self.readers = [Reader(history, node, total) for node in nodes]
+        # A node that is cut off has lost its published port, which any process may then be given.
+        log_id = nodes[0].status()[0].value("log_id")
+        self.readers = [Reader(history, node, total, log_id) for node in nodes]
 
     def _producers(self, scenario, kind, options):
         # The seed is the name: the same batches in every run.
