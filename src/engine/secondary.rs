@@ -476,7 +476,9 @@ impl Secondary {
         }
         let known = if active(Bug::CommitToldFalls) { Seq::ZERO } else { self.levels.commit };
         // Behind what cannot be read, nobody has compared this log with the master's yet.
-        let commit = if self.damage.is_some() { commit.min(self.stored()) } else { commit };
+        let end = self.damage.map_or(Seq::new(u64::MAX), |_| self.stored());
+        let commit = commit.min(end);
+        let held_by = held_by.into_iter().map(|level| level.min(end)).collect();
         self.levels = Levels { commit: known.max(commit), held_by };
         self.levels_heard = true;
         self.update_vouching();

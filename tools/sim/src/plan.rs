@@ -401,7 +401,12 @@ impl Plan {
         let mut rng = Rng::keyed(&[seed, 1]);
         let setup = Setup::draw(&mut rng);
         let operations = draw_operations(&mut Rng::keyed(&[seed, 2]), &setup);
-        let faults = draw_faults(&mut Rng::keyed(&[seed, 3]), &setup);
+        let mut faults = draw_faults(&mut Rng::keyed(&[seed, 3]), &setup);
+        let mut more = Rng::keyed(&[seed, 4]);
+        if setup.disk.is_some() && (2..=3).contains(&setup.nodes) && more.percent(8) {
+            faults.extend(draw_refill(&mut more, &setup));
+            faults.sort_by_key(|fault| fault.at);
+        }
         Plan { seed, setup, operations, faults }
     }
 }
@@ -579,6 +584,21 @@ fn draw_divergence(rng: &mut Rng, setup: &Setup) -> Vec<PlannedFault> {
     faults.push(PlannedFault { at, lasts, what: cut(alone) });
     let what = Fault::Crash { node: 0, silent: true };
     faults.push(PlannedFault { at: at + 10 * MS, lasts: 300 * MS, what });
+    faults
+}
+
+/// A secondary loses its disk, and its master starts again before it is full once more, with nobody else
+/// there: what was committed neither of them need know.
+fn draw_refill(rng: &mut Rng, setup: &Setup) -> Vec<PlannedFault> {
+    let at = rng.within(setup.active_us / 3, setup.active_us * 2 / 3);
+    let node = rng.within(1, setup.nodes as u64 - 1) as usize;
+    let others = (1..setup.nodes).filter(|&other| other != node);
+    let cut = |node| Fault::Cut { node, to_it: true, from_it: true };
+    let mut faults: Vec<_> =
+        others.map(|other| PlannedFault { at, lasts: 4 * SECOND, what: cut(other) }).collect();
+    faults.push(PlannedFault { at, lasts: 100 * MS, what: Fault::Wipe { node } });
+    let what = Fault::Crash { node: 0, silent: false };
+    faults.push(PlannedFault { at: at + 20 * MS, lasts: 200 * MS, what });
     faults
 }
 

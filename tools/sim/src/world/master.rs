@@ -494,6 +494,9 @@ impl World {
     /// The store cannot go on: nor can this node.
     fn master_store_failed(&mut self, error: &replog::store::StoreError) {
         self.tell(0, "store-failed", 0, 0, || error.to_string());
+        if matches!(error, StoreError::NotContiguous { .. } | StoreError::Unfit { .. }) {
+            self.fail("what is appended continues the log", format!("n0: {error}"));
+        }
         self.hosts[0].failed = true;
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Disk {
     lost_machine: bool,
     /// Bits were flipped, or files erased or brought back.
     pub(super) hurt: bool,
+    /// Bits flipped in the log.
+    pub(super) flips: u64,
     /// The directory was brought back from an earlier time.
     pub(super) rolled_back: bool,
     /// An older state of the directory.
@@ -49,7 +51,8 @@ impl Disk {
         let left = Left::default();
         let (machine, lost_machine, hurt, rolled_back) = (false, false, false, false);
         let (old, replace, was_full) = (None, None, false);
-        Disk { fs, left, machine, lost_machine, hurt, rolled_back, old, replace, was_full }
+        let flips = 0;
+        Disk { fs, left, machine, lost_machine, hurt, flips, rolled_back, old, replace, was_full }
     }
 
     fn wipe(&mut self) {
@@ -283,6 +286,14 @@ impl World {
         }
         self.record_loss(node, damaged.first().map_or(last, |range| range.first.previous()));
         let end = damaged.iter().map(|range| range.last()).max().unwrap_or(last).max(last);
+        // A torn tail has nothing whole behind it: each bit can make one entry a part of it, not more.
+        let flips = self.disks[node].as_ref().map_or(0, |disk| disk.flips);
+        if end.plus(flips) < must {
+            return self.fail(
+                "what is whole is not cut off with what is not",
+                format!("n{node}: {end} of {must} after {flips} flipped bits, machine={machine}"),
+            );
+        }
         let must = if hurt { must.min(recovery.durable_mark) } else { must };
         if hurt && end < left.written.0 {
             self.excused = true;
@@ -334,6 +345,7 @@ impl World {
                     let bits = disk.fs.bytes(path).map_or(0, |bytes| bytes.len() as u64 * 8);
                     disk.fs.flip(path, rng.below(bits));
                     disk.hurt = true;
+                    disk.flips += 1;
                 }
             }
             Fault::Wipe { .. } => {

@@ -507,6 +507,9 @@ impl World {
 
     fn secondary_store_failed(&mut self, node: usize, error: &replog::store::StoreError) {
         self.tell(node, "store-failed", 0, 0, || error.to_string());
+        if matches!(error, StoreError::NotContiguous { .. } | StoreError::Unfit { .. }) {
+            self.fail("what is appended continues the log", format!("n{node}: {error}"));
+        }
         self.hosts[node].failed = true;
     }
 
