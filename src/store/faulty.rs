@@ -441,6 +441,18 @@ impl FaultyFs {
         let mut world = self.world();
         world.names.remove(path);
         world.durable_names.remove(path);
+        for change in &mut world.name_changes {
+            change.retain(|(changed, _)| changed != path);
+        }
+    }
+
+    /// Another, empty disk stands in this one's place.
+    pub fn wipe(&self) {
+        let mut world = self.world();
+        world.names.clear();
+        world.durable_names.clear();
+        world.name_changes.clear();
+        world.inodes.clear();
     }
 
     /// Turns one bit of a file over, on the disk too.

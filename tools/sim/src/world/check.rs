@@ -209,6 +209,7 @@ impl World {
         let answers: Vec<_> = secondaries
             .iter()
             .filter_map(|progress| progress.answer.as_ref())
+            .chain(&self.master.answers_lost)
             .filter(ours)
             .collect();
         let known = answers.iter().map(|facts| facts.commit).max().unwrap_or(Seq::ZERO).min(last);

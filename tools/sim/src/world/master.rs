@@ -59,6 +59,8 @@ pub(super) struct MasterNode {
     pub(super) view: (Seq, Levels),
     /// Secondaries whose connection was lost in this turn.
     lost: Vec<usize>,
+    /// What they had answered: a reign that began in this turn may have counted it before.
+    pub(super) answers_lost: Vec<HelloFacts>,
     /// Replies of this turn.
     outbox: Vec<super::clients::Reply>,
 }
@@ -78,6 +80,7 @@ impl MasterNode {
             shown_commit: Seq::ZERO,
             view: (Seq::ZERO, Levels::empty(nodes)),
             lost: Vec::new(),
+            answers_lost: Vec::new(),
             outbox: Vec::new(),
         }
     }
@@ -106,6 +109,7 @@ impl World {
         for peer in std::mem::take(&mut self.master.lost) {
             self.ghosts[peer].held.clear();
         }
+        self.master.answers_lost.clear();
         let outbox = std::mem::take(&mut self.master.outbox);
         outbox.into_iter().for_each(|reply| self.send_reply(reply));
         let local = self.master.engine.levels().held_by(1);
@@ -400,6 +404,8 @@ impl World {
             }
         }
         self.master.lost.push(peer);
+        let answer = self.master.engine.secondaries()[peer - 1].answer;
+        self.master.answers_lost.extend(answer);
         self.master.engine.handle_disconnected(index(peer), session);
     }
 

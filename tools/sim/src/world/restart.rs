@@ -56,7 +56,7 @@ impl Disk {
     }
 
     fn wipe(&mut self) {
-        self.fs.paths().iter().for_each(|path| self.fs.erase(path));
+        self.fs.wipe();
     }
 }
 
