@@ -44,6 +44,8 @@ pub(super) struct Memory {
     promised: Vec<(u32, replog::types::Epoch)>,
     pending: std::collections::BTreeMap<Seq, usize>,
     turns: u64,
+    /// What the ghosts that ended in this turn had told: the commit may have moved before they did.
+    ended: Vec<(usize, Seq)>,
     /// No judgement of silence before this: the master slept, or the world was made.
     awake_since: u64,
 }
@@ -148,7 +150,8 @@ impl World {
                 format!("n{node} at {stored}: {ids:?}"),
             );
         }
-        self.ghosts[node] = Ghost::default();
+        let ended = std::mem::take(&mut self.ghosts[node]);
+        self.memory.ended.push((node, ended.stored));
     }
 
     /// Whether something was done to a node's disk that no crash does.
@@ -575,6 +578,7 @@ impl World {
         if levels.held_by != self.memory.held_by || levels.commit != self.memory.commit || grown {
             self.check_levels(&levels.held_by, levels.commit);
         }
+        self.memory.ended.clear();
         let (told, proved) = (self.master.engine.levels().held_by(1), self.master.store.proved());
         if told > proved {
             self.fail("positions are those of the log", format!("n0: {told} of {proved}"));
@@ -634,7 +638,10 @@ impl World {
         let nodes = self.plan.setup.nodes;
         let real = |seq: Seq| (0..nodes).filter(|&node| self.holds_stored(node, seq)).count();
         let have: Vec<usize> = held_by.iter().map(|&seq| real(seq)).collect();
-        let committed_by = real(commit);
+        let ended =
+            |node| self.memory.ended.iter().any(|&(of, told)| (of, true) == (node, commit <= told));
+        let committed_by =
+            (0..nodes).filter(|&node| self.holds_stored(node, commit) || ended(node)).count();
         let stored = self.master_stored();
         if let Some(k) = (1..=nodes).find(|&k| have[k - 1] < k || held_by[k - 1] > stored) {
             let what = format!("C({k})={} on {}", held_by[k - 1], have[k - 1]);
