@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use common::{Cluster, Gateway, wait_until};
@@ -140,6 +141,46 @@ fn a_master_with_a_directory_of_long_ago_adopts_what_came_since() {
     assert_eq!(cluster.client().cmd(&format!("DIGEST {LAST}")), before);
     assert_eq!(cluster.client().ok("APPEND w=3 next").number("seq"), LAST + 1);
     assert_eq!(cluster.wait_equal_lists().entries.len() as u64, LAST + 1);
+}
+
+/// Never to be done, and survived: the copy makes the secondaries promise a higher epoch, so that the
+/// first master gets no answer any more, ends, and has answered nothing that the second does not have.
+#[test]
+fn a_second_master_on_a_copy_of_the_directory_ends_the_first_and_has_all_it_answered() {
+    let mut cluster = Cluster::of(2).on_disk().start();
+    append(&mut cluster.client(), 1, 100, "w=3");
+    copy_dir(&cluster.dir("master"), &cluster.dir("master-2"));
+    append(&mut cluster.client(), 101, 200, "w=2");
+    let mut client = cluster.client();
+    let writer = std::thread::spawn(move || {
+        let mut answered = 200;
+        loop {
+            let line = format!("APPEND w=2 entry {}\n", answered + 1);
+            if client.stream().write_all(line.as_bytes()).is_err() {
+                return answered;
+            }
+            let reply = client.line_or_end().unwrap_or_default();
+            if !reply.starts_with(format!("OK seq={} ", answered + 1).as_bytes()) {
+                return answered;
+            }
+            answered += 1;
+        }
+    });
+    let mut second = cluster.second_master();
+    let error = cluster.master.process.wait_for_log_line(&["deposed"]);
+    assert!(error.contains("promised epoch 2"), "{error}");
+    assert_eq!(cluster.master.process.wait_exit(), Some(1));
+    let answered = writer.join().expect("the writer ends with its connection");
+    let mut client = Gateway::connect(second.ready.gateway);
+    wait_until("a normal second master", || {
+        (client.status().node.get("mode") == "normal").then_some(())
+    });
+    let list = client.list("");
+    let missing = (1..=answered).find(|number| {
+        list.entries.get(*number as usize - 1) != Some(&(*number, format!("entry {number}")))
+    });
+    assert_eq!(missing, None, "answered up to {answered}, there are {}", list.entries.len());
+    second.process.kill();
 }
 
 fn copy_dir(from: &Path, to: &Path) {
