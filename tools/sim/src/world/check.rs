@@ -850,6 +850,17 @@ impl World {
         }
     }
 
+    /// Whether a node promised the very epoch of the master to another process. It follows nobody else
+    /// in it, and waits for the next start of the master, as the product's limits say.
+    pub(super) fn promised_elsewhere(&self) -> bool {
+        let master = &self.master.engine;
+        let taken = |secondary: &super::secondary::SecondaryNode| {
+            let own = &secondary.engine;
+            own.epoch() == master.epoch() && own.run_id() != master.run_id()
+        };
+        self.usurped && self.secondaries.iter().any(taken)
+    }
+
     /// What is missing for all to be well again; `None` if nothing is.
     pub(super) fn ailment(&self) -> Option<(&'static str, String)> {
         if let Some(node) = (0..self.plan.setup.nodes).find(|&node| !self.hosts[node].up) {
@@ -862,6 +873,9 @@ impl World {
                 "the mode is normal again",
                 format!("{mode}, {} present", engine.present()),
             ));
+        }
+        if self.promised_elsewhere() {
+            return None;
         }
         for node in 1..self.plan.setup.nodes {
             let own = &self.secondaries[node - 1].engine;
