@@ -69,6 +69,8 @@ fn all_nodes_killed_at_once_lose_nothing_that_was_answered() {
     assert_eq!(client.cmd("DIGEST"), before);
     let next = client.ok("APPEND w=3 next");
     assert_eq!((next.number("seq"), next.number("epoch")), (301, 2));
+    let old = client.ok("WAIT 300 w=3");
+    assert_eq!((old.number("seq"), old.number("epoch")), (300, 1), "the epoch of the entry");
     assert_eq!(cluster.wait_equal_lists().entries.len(), 301);
 }
 

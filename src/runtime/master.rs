@@ -319,7 +319,8 @@ impl MasterDriver {
         if request == Request::Append {
             self.node.metrics.answered(class, need, now.since(since), range.len());
         }
-        let epoch = self.engine.epoch();
+        // A wait may be for an entry of an earlier reign.
+        let epoch = self.node.log.epoch_of(range.first).unwrap_or(self.engine.epoch());
         let placed = Placed { class, seq: range.first, epoch, need, holders };
         let outcome = Outcome::Placed(placed);
         let reply = Reply { slot: token.slot, offset, count: range.len(), outcome };

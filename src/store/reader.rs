@@ -385,6 +385,13 @@ impl LogReader {
         tail.epochs[from..].to_vec()
     }
 
+    /// The epoch that numbered an entry, without reading from disk. `None` beyond the end.
+    pub fn epoch_of(&self, seq: Seq) -> Option<Epoch> {
+        let tail = self.tail();
+        let row = tail.epochs.partition_point(|&(_, first)| first <= seq).checked_sub(1)?;
+        (seq <= tail.bounds.last).then_some(tail.epochs[row].0)
+    }
+
     /// Bytes of all records behind `seq`.
     pub fn bytes_after(&self, seq: Seq) -> u64 {
         self.bytes_kept_after(seq).unwrap_or_else(|| {

@@ -858,7 +858,7 @@ impl World {
             let own = &secondary.engine;
             own.epoch() == master.epoch() && own.run_id() != master.run_id()
         };
-        self.usurped && self.secondaries.iter().any(taken)
+        self.secondaries.iter().any(taken)
     }
 
     /// What is missing for all to be well again; `None` if nothing is.
