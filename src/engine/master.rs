@@ -74,6 +74,10 @@ pub struct Master {
     /// Heartbeats that who was asked for entries has answered since.
     unfetched: u32,
     disk_full: bool,
+    /// The last entry when it began to lead; `None` before.
+    led: Option<Seq>,
+    /// A secondary promised this epoch to another process.
+    taken: bool,
     log_id: Option<LogId>,
     epoch: Epoch,
     mode: Mode,
@@ -118,6 +122,8 @@ impl Master {
             repair_at: None,
             unfetched: 0,
             disk_full: false,
+            led: None,
+            taken: false,
             log_id: None,
             epoch: Epoch::ZERO,
             mode: Mode::Recovering,
@@ -507,6 +513,7 @@ impl Master {
         if self.stopping {
             return;
         }
+        self.raise_if_taken();
         for to in self.indices() {
             if self.progress(to).heartbeat_at <= now {
                 self.heartbeat(now, to);

@@ -279,11 +279,9 @@ impl SecondaryDriver {
                     )
                 }
                 (RefuseCode::ForeignLog, None) => "an epoch without a log id".to_owned(),
-                (RefuseCode::EpochTaken, _) => format!(
-                    "epoch {} was promised to another process of a master: once only one runs, \
-                     start it again, and it takes a higher one",
-                    self.engine.epoch()
-                ),
+                (RefuseCode::EpochTaken, _) => {
+                    format!("epoch {} was promised to another process", self.engine.epoch())
+                }
                 _ => format!("epoch {} was promised", self.engine.epoch()),
             };
             return self.refuse(session, code, &reason);

@@ -4,7 +4,7 @@ use super::super::effect::Effect;
 use super::super::health::Health;
 use super::super::progress::{HelloFacts, Link, Progress};
 use super::super::quorum::Levels;
-use super::super::startup::{self, Start, Verdict};
+use super::super::startup::{self, OwnLog, Start, Verdict};
 use super::{Master, MasterConfig, Mode};
 use crate::codes::RefuseCode;
 use crate::engine::SessionId;
@@ -111,25 +111,64 @@ impl Master {
         }
     }
 
-    /// A secondary refused our epoch, because it promised another one. A starting master asks again
-    /// with a higher one; one that leads is deposed.
+    /// A secondary refused our epoch, because it promised it, or a higher one, to somebody else. Who
+    /// has not led yet asks again with a higher one. Who leads is deposed by a higher one; if it is
+    /// the same, which another process of this master may have asked for and forgotten, it goes on
+    /// under a higher one.
     pub(super) fn handle_promised_elsewhere(&mut self, by: NodeIndex, epoch: Epoch) {
+        if self.reign == Reign::Asking {
+            return;
+        }
+        if self.led.is_some() && epoch > self.epoch {
+            return self.be_deposed(by, epoch);
+        }
         match self.reign {
-            Reign::Asking => {}
-            Reign::Promising | Reign::Adopting { .. } => {
+            Reign::Leading => self.taken |= epoch == self.epoch,
+            _ => {
                 let step = epoch.number().saturating_sub(self.epoch.number());
                 if epoch >= self.epoch && step < EPOCH_STEP_MAX {
                     self.seek_promises(epoch.next());
                 }
             }
-            Reign::Leading if epoch > self.epoch => {
-                // Nothing is numbered any more, not even what came in together with this news.
-                self.stopping = true;
-                self.answer_all(super::super::waiters::Verdict::Unknown);
-                self.effects.push_back(Effect::Deposed { by, epoch });
-            }
-            Reign::Leading => {}
         }
+    }
+
+    /// Nothing is numbered any more, not even what came in together with this news.
+    fn be_deposed(&mut self, by: NodeIndex, epoch: Epoch) {
+        self.stopping = true;
+        self.answer_all(super::super::waiters::Verdict::Unknown);
+        self.effects.push_back(Effect::Deposed { by, epoch });
+    }
+
+    /// The secondary that promised this very epoch to another process can never follow in it: the
+    /// reign goes on under a higher one, for which everybody is asked anew. Not while entries are
+    /// numbered and not yet written, since their records name the epoch.
+    pub(super) fn raise_if_taken(&mut self) {
+        let (true, Some(begun), Reign::Leading) = (self.taken, self.led, self.reign) else {
+            return;
+        };
+        if self.written < self.last {
+            return;
+        }
+        self.taken = false;
+        let tail_epoch = if self.last > begun { self.epoch } else { self.own.tail_epoch };
+        self.own = OwnLog {
+            log_id: self.log_id,
+            epoch: self.epoch,
+            last: self.last,
+            tail_epoch,
+            commit: self.levels.commit,
+            whole: true,
+        };
+        for to in self.indices() {
+            if let Some(session) = self.progress(to).link.session() {
+                let code = RefuseCode::Replaced;
+                self.effects.push_back(Effect::Close { to, session, code });
+                self.handle_disconnected(to, session);
+            }
+        }
+        self.seek_promises(self.epoch.next());
+        self.update_mode();
     }
 
     /// A secondary answered our leading HELLO while we do not lead yet.
@@ -177,6 +216,8 @@ impl Master {
         match verdict {
             Verdict::Wait => {}
             Verdict::Lead => self.lead(now),
+            // Only another master can have written it, after this one led.
+            Verdict::Adopt { from } if self.led.is_some() => self.be_deposed(from, self.epoch),
             Verdict::Adopt { from } => {
                 // Whoever is ahead has shown that something is missing here, and no break of its
                 // connection makes that untrue.
@@ -302,6 +343,7 @@ impl Master {
 
     fn lead(&mut self, now: Time) {
         self.reign = Reign::Leading;
+        self.led = Some(self.last);
         let heard = self.secondaries.iter().filter_map(|s| s.promise().map(|facts| facts.commit));
         let heard = heard.filter(|_| !active(Bug::AnswersCommitIgnored));
         let commit = heard.max().unwrap_or(Seq::ZERO).max(self.own.commit);

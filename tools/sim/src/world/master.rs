@@ -240,7 +240,8 @@ impl World {
 
     fn answer(&mut self, answer: Answer) {
         self.check_answer(&answer);
-        let epoch = self.master.engine.epoch().number();
+        let epoch = self.master.store.reader().epoch_of(answer.range.first);
+        let epoch = epoch.unwrap_or(self.master.engine.epoch()).number();
         self.master.outbox.push(super::clients::Reply::of(&answer, epoch));
     }
 

@@ -179,8 +179,7 @@ impl World {
             Dump { node, entries: numbers.map(entry).collect() }
         });
         let dumps = dumps.collect();
-        let reigns = !self.master.deposed && !self.promised_elsewhere();
-        let healed = self.healed_at.is_some() && reigns && self.ailment().is_none();
+        let healed = self.healed_at.is_some() && !self.master.deposed && self.ailment().is_none();
         let names = (0..nodes).map(|node| format!("n{node}")).collect();
         let cluster = Cluster { nodes: names, healed, end: self.now, slack: None };
         History { cluster, ops, reads, events, dumps }
