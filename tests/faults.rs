@@ -1,15 +1,61 @@
-//! The fault verbs, repetition and conflicts (interface 2.6, design 5).
+//! The fault verbs, repetition and conflicts (interface 2.6, design 5): the same on a log in memory and
+//! on one on disk, where what is written is not yet stored.
 
 mod common;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Cluster, Gateway, Status, wait_until};
+use common::{Cluster, Gateway, Node, Setup, Status, wait_until};
+
+/// Where the logs are.
+#[derive(Clone, Copy)]
+enum Store {
+    Memory,
+    Disk,
+}
+
+impl Store {
+    fn of(self, secondaries: usize) -> Setup {
+        match self {
+            Store::Memory => Cluster::of(secondaries),
+            Store::Disk => Cluster::of(secondaries).on_disk(),
+        }
+    }
+
+    /// A secondary that no master has spoken to, and what keeps its directory.
+    #[track_caller]
+    fn lone_secondary(self) -> (Node, Option<tempfile::TempDir>) {
+        match self {
+            Store::Memory => (Cluster::lone_secondary(), None),
+            Store::Disk => {
+                let dir = tempfile::tempdir().expect("a temporary directory");
+                (Cluster::lone_secondary_in(Some(&dir.path().join("s1"))), Some(dir))
+            }
+        }
+    }
+}
+
+/// Makes two tests of each: `in_memory::…` and `on_disk::…`.
+macro_rules! on_both_stores {
+    ($($(#[$meta:meta])* fn $name:ident($store:ident: Store) $body:block)*) => {
+        $(fn $name($store: Store) $body)*
+
+        mod in_memory {
+            $($(#[$meta])* fn $name() { super::$name(super::Store::Memory); })*
+        }
+
+        mod on_disk {
+            $($(#[$meta])* fn $name() { super::$name(super::Store::Disk); })*
+        }
+    };
+}
+
+on_both_stores! {
 
 #[test]
-fn fault_verbs_answer_ok_and_refuse_nonsense() {
-    let node = Cluster::lone_secondary();
+fn fault_verbs_answer_ok_and_refuse_nonsense(store: Store) {
+    let (node, _dir) = store.lone_secondary();
     let mut client = Gateway::connect(node.ready.gateway);
     for command in [
         "DELAY 10",
@@ -40,8 +86,8 @@ fn fault_verbs_answer_ok_and_refuse_nonsense() {
 
 /// What is handed in out of order stays invisible until the hole before it is filled.
 #[test]
-fn stored_entries_appear_without_holes() {
-    let node = Cluster::lone_secondary();
+fn stored_entries_appear_without_holes(store: Store) {
+    let (node, _dir) = store.lone_secondary();
     let mut client = Gateway::connect(node.ready.gateway);
     assert_eq!(client.cmd("STORE 1 one"), "OK seq=1");
     assert_eq!(client.cmd("STORE 2 two words"), "OK seq=2");
@@ -54,8 +100,8 @@ fn stored_entries_appear_without_holes() {
 }
 
 #[test]
-fn a_second_entry_comes_to_light_only_with_the_first() {
-    let node = Cluster::lone_secondary();
+fn a_second_entry_comes_to_light_only_with_the_first(store: Store) {
+    let (node, _dir) = store.lone_secondary();
     let mut client = Gateway::connect(node.ready.gateway);
     assert_eq!(client.cmd("STORE 2 two"), "OK seq=2 held=true");
     assert_eq!(client.list("").entries, []);
@@ -66,8 +112,8 @@ fn a_second_entry_comes_to_light_only_with_the_first() {
 /// The same again is a duplicate, another text under the same number is a conflict, also for an
 /// entry that is only held; nothing saved is ever overwritten.
 #[test]
-fn another_text_under_a_stored_number_is_a_conflict() {
-    let node = Cluster::lone_secondary();
+fn another_text_under_a_stored_number_is_a_conflict(store: Store) {
+    let (node, _dir) = store.lone_secondary();
     let mut client = Gateway::connect(node.ready.gateway);
     client.ok("STORE 1 one");
     client.ok("STORE 3 three");
@@ -81,8 +127,8 @@ fn another_text_under_a_stored_number_is_a_conflict() {
 }
 
 #[test]
-fn entries_handed_in_are_shown_but_never_counted() {
-    let node = Cluster::lone_secondary();
+fn entries_handed_in_are_shown_but_never_counted(store: Store) {
+    let (node, _dir) = store.lone_secondary();
     let mut client = Gateway::connect(node.ready.gateway);
     let digest = client.cmd("DIGEST");
     client.ok("STORE 1 one");
@@ -96,8 +142,8 @@ fn entries_handed_in_are_shown_but_never_counted() {
 /// The master's own entry for the number replaces what was handed in; what differed is moved
 /// aside with all behind it, in the log and in STATUS.
 #[test]
-fn the_master_s_entry_moves_another_one_aside() {
-    let cluster = Cluster::of(2).start();
+fn the_master_s_entry_moves_another_one_aside(store: Store) {
+    let cluster = store.of(2).start();
     let mut s1 = cluster.client_of("s1");
     let before = s1.status().node.get("aside").to_owned();
     s1.ok("STORE 1 mine");
@@ -112,8 +158,8 @@ fn the_master_s_entry_moves_another_one_aside() {
 }
 
 #[test]
-fn the_master_s_entry_that_is_equal_to_one_handed_in_is_a_duplicate() {
-    let cluster = Cluster::of(1).start();
+fn the_master_s_entry_that_is_equal_to_one_handed_in_is_a_duplicate(store: Store) {
+    let cluster = store.of(1).start();
     let mut s1 = cluster.client_of("s1");
     let before = s1.status();
     s1.ok("STORE 1 same");
@@ -128,10 +174,10 @@ fn the_master_s_entry_that_is_equal_to_one_handed_in_is_a_duplicate() {
 /// Nodes that store and then answer with an error get the entry again and acknowledge it: all
 /// appends are OK and nothing is doubled.
 #[test]
-fn errors_after_storing_double_nothing() {
+fn errors_after_storing_double_nothing(store: Store) {
     const CLIENTS: usize = 8;
     const APPENDS: usize = 25;
-    let cluster = Cluster::of(2).set("cluster.retry_delays", "100ms,200ms").start();
+    let cluster = store.of(2).set("cluster.retry_delays", "100ms,200ms").start();
     cluster.client_of("s1").ok("FAIL after p=0.5");
     cluster.client_of("s2").ok("FAIL after p=0.5");
     thread::scope(|scope| {
@@ -155,8 +201,8 @@ fn errors_after_storing_double_nothing() {
 
 /// One error after storing: the entry is there, not acknowledged, repeated, a duplicate.
 #[test]
-fn an_error_is_never_an_ack_even_when_the_entry_was_stored() {
-    let cluster = Cluster::of(1).set("cluster.retry_delays", "1s").start();
+fn an_error_is_never_an_ack_even_when_the_entry_was_stored(store: Store) {
+    let cluster = store.of(1).set("cluster.retry_delays", "1s").start();
     let mut s1 = cluster.client_of("s1");
     s1.ok("FAIL after count=1");
     let mut client = cluster.client();
@@ -171,8 +217,8 @@ fn an_error_is_never_an_ack_even_when_the_entry_was_stored() {
 /// Errors instead of storing: nothing is counted, the failed attempts are visible in STATUS and
 /// in the log, heartbeats are not touched; without the errors the next attempt succeeds.
 #[test]
-fn errors_before_storing_show_the_ladder_and_count_nothing() {
-    let cluster = Cluster::of(2).start();
+fn errors_before_storing_show_the_ladder_and_count_nothing(store: Store) {
+    let cluster = store.of(2).start();
     let mut s2 = cluster.client_of("s2");
     s2.ok("FAIL before count=1000000");
     let mut client = cluster.client();
@@ -209,8 +255,8 @@ fn errors_before_storing_show_the_ladder_and_count_nothing() {
 
 /// `count` counts APPEND frames; afterwards everything is as before.
 #[test]
-fn failures_end_after_their_count() {
-    let cluster = Cluster::of(1).set("cluster.retry_delays", "100ms").start();
+fn failures_end_after_their_count(store: Store) {
+    let cluster = store.of(1).set("cluster.retry_delays", "100ms").start();
     cluster.client_of("s1").ok("FAIL before count=2");
     let mut client = cluster.client();
     let asked = Instant::now();
@@ -224,8 +270,8 @@ fn failures_end_after_their_count() {
 /// say is not lost for good: with its first sign of life it is asked again, whatever the ladder
 /// says, whose only wait here is far longer than this test may take.
 #[test]
-fn a_mute_secondary_stores_but_is_not_counted() {
-    let cluster = Cluster::of(2).set("cluster.retry_delays", "300s").start();
+fn a_mute_secondary_stores_but_is_not_counted(store: Store) {
+    let cluster = store.of(2).set("cluster.retry_delays", "300s").start();
     let mut s2 = cluster.client_of("s2");
     s2.ok("MUTE 1000s");
     let mut client = cluster.client();
@@ -242,8 +288,8 @@ fn a_mute_secondary_stores_but_is_not_counted() {
 }
 
 #[test]
-fn muteness_ends_by_itself() {
-    let cluster = Cluster::of(1).start();
+fn muteness_ends_by_itself(store: Store) {
+    let cluster = store.of(1).start();
     let asked = Instant::now();
     cluster.client_of("s1").ok("MUTE 700ms");
     cluster.client().ok("APPEND w=1 x");
@@ -253,8 +299,8 @@ fn muteness_ends_by_itself() {
 
 /// A one-time delay is for the next APPEND frame; DELAY never touches heartbeats.
 #[test]
-fn a_delay_touches_one_frame_and_no_heartbeat() {
-    let cluster = Cluster::of(1).set("cluster.attempt_timeout", "10s").start();
+fn a_delay_touches_one_frame_and_no_heartbeat(store: Store) {
+    let cluster = store.of(1).set("cluster.attempt_timeout", "10s").start();
     cluster.client_of("s1").ok("DELAY 3s");
     let mut client = cluster.client();
     let asked = Instant::now();
@@ -274,8 +320,8 @@ fn a_delay_touches_one_frame_and_no_heartbeat() {
 
 /// `DELAY off` ends the delay of the frames that wait, or at least lets their repetition through.
 #[test]
-fn delay_off_ends_every_delay() {
-    let cluster = Cluster::of(1).start();
+fn delay_off_ends_every_delay(store: Store) {
+    let cluster = store.of(1).start();
     let mut s1 = cluster.client_of("s1");
     s1.ok("DELAY every=1000s");
     s1.ok("DELAY 1000s");
@@ -286,6 +332,44 @@ fn delay_off_ends_every_delay() {
     client.assert_still_waiting();
     s1.ok("DELAY off");
     assert_eq!(client.line(), "OK seq=1 epoch=1 have=2/2 need=2 by=master,s1");
+}
+
+/// However many errors there are and whatever else is acknowledged meanwhile: without a repetition no
+/// ACK covers what was answered with an error. The only wait here is longer than this test may take.
+#[test]
+fn nothing_but_its_repetition_acknowledges_what_was_answered_with_an_error(store: Store) {
+    for verb in ["FAIL after count=1", "FAIL before count=1"] {
+        let cluster = store.of(2).set("cluster.retry_delays", "300s").start();
+        let mut s1 = cluster.client_of("s1");
+        s1.ok(verb);
+        let mut client = cluster.client();
+        client.ok("APPEND w=2 first");
+        for number in 0..20 {
+            client.ok(&format!("APPEND w=2 ack=received {number}"));
+        }
+        // Long enough for every sync, whatever it would have acknowledged.
+        let reply = client.cmd("WAIT 1 w=3 timeout=2s");
+        assert!(reply.starts_with("PENDING seq=1 epoch=1 have=2/3"), "{verb}: {reply}");
+        let status = client.status();
+        assert_eq!(status.secondary("s1").number("stored"), 0, "{verb}");
+        assert_eq!(status.secondary("s1").number("attempts"), 1, "{verb}");
+    }
+}
+
+/// A repetition may fail as well: it is no acknowledgement either.
+#[test]
+fn a_repetition_that_fails_acknowledges_nothing(store: Store) {
+    let cluster = store.of(1).set("cluster.retry_delays", "100ms").start();
+    let mut s1 = cluster.client_of("s1");
+    s1.ok("FAIL after count=3");
+    let mut client = cluster.client();
+    let asked = Instant::now();
+    client.ok("APPEND w=2 x");
+    assert!(asked.elapsed() >= Duration::from_millis(300), "three waits: {:?}", asked.elapsed());
+    assert_eq!(s1.status().master().number("duplicates"), 3);
+    assert_eq!(cluster.wait_equal_lists().payloads(), ["x"]);
+}
+
 }
 
 /// `--delay` and `node.delay` are a standing DELAY of the secondary.

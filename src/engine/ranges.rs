@@ -50,6 +50,24 @@ impl RangeSet {
         });
     }
 
+    /// Takes a range out.
+    pub fn remove(&mut self, range: SeqRange) {
+        if range.is_empty() {
+            return;
+        }
+        let parts = self.ranges.iter().flat_map(|known| {
+            let before = SeqRange::new(known.first, known.end.min(range.first).max(known.first));
+            let behind = SeqRange::new(known.first.max(range.end).min(known.end), known.end);
+            [before, behind]
+        });
+        self.ranges = parts.filter(|part| !part.is_empty()).collect();
+    }
+
+    /// The first number in it.
+    pub fn first(&self) -> Option<Seq> {
+        self.ranges.first().map(|range| range.first)
+    }
+
     /// Whether `seq` is in it, and up to where (exclusive) that stays so; `None`: for ever.
     pub fn holds(&self, seq: Seq) -> (bool, Option<Seq>) {
         let index = self.ranges.partition_point(|range| range.end <= seq);
@@ -83,6 +101,17 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), [range(7, 9), range(20, 40)]);
         set.remove_up_to(Seq::new(100));
         assert!(set.is_empty());
+    }
+
+    #[test]
+    fn removing_a_range_leaves_what_is_before_and_behind_it() {
+        let mut set = RangeSet::of([range(4, 9), range(20, 40), range(50, 60)]);
+        set.remove(range(6, 30));
+        assert_eq!(set.iter().collect::<Vec<_>>(), [range(4, 5), range(31, 40), range(50, 60)]);
+        set.remove(range(33, 35));
+        assert_eq!(set.iter().nth(1), Some(range(31, 32)));
+        set.remove(range(1, 60));
+        assert_eq!((set.is_empty(), set.first()), (true, None));
     }
 
     #[test]

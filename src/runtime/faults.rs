@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::engine::SessionId;
+use crate::engine::ranges::RangeSet;
 use crate::gateway::Fault;
 use crate::gateway::command::FailRule;
 use crate::limits::DELAYED_FRAMES_MAX;
-use crate::types::Time;
+use crate::types::{Seq, SeqRange, Time};
 use crate::wire::codec::AppendHead;
 
 /// What is to happen to an APPEND frame.
@@ -32,6 +33,14 @@ pub(super) struct Delayed {
     pub(super) records: Bytes,
 }
 
+/// What an ACK says of positions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Positions {
+    pub(super) stored: Seq,
+    pub(super) received: Seq,
+    pub(super) held: RangeSet,
+}
+
 /// The faults played now.
 #[derive(Debug)]
 pub(super) struct Faults {
@@ -44,6 +53,10 @@ pub(super) struct Faults {
     delayed: BTreeMap<(Time, u64), Delayed>,
     arrivals: u64,
     random: u64,
+    /// Stored and answered with an error: not acknowledged before they come again.
+    withheld: RangeSet,
+    /// What the connection that is followed was told to be stored, and received.
+    told: (Seq, Seq),
 }
 
 impl Faults {
@@ -58,7 +71,41 @@ impl Faults {
             delayed: BTreeMap::new(),
             arrivals: 0,
             random: seed | 1,
+            withheld: RangeSet::default(),
+            told: (Seq::ZERO, Seq::ZERO),
         }
+    }
+
+    /// These entries came and were answered with an error. An error is never an ACK: until they come
+    /// again no ACK covers them, whatever else is acknowledged.
+    pub(super) fn withhold(&mut self, range: SeqRange) {
+        self.withheld.insert(range);
+        self.withheld.remove_up_to(self.told.0);
+    }
+
+    /// These entries came, and no error is played: if they were withheld, this is the repetition.
+    pub(super) fn admit(&mut self, range: SeqRange) {
+        if !self.withheld.is_empty() {
+            self.withheld.remove(range);
+        }
+    }
+
+    /// What may be acknowledged of what is here.
+    pub(super) fn acknowledge(&mut self, mut here: Positions) -> Positions {
+        if let Some(first) = self.withheld.first() {
+            // Nothing that was told is taken back: an ACK is cumulative.
+            here.stored = here.stored.min(first.previous()).max(self.told.0);
+            here.received = here.received.min(first.previous()).max(self.told.1);
+            self.withheld.iter().for_each(|range| here.held.remove(range));
+        }
+        self.told = (here.stored, here.received);
+        here
+    }
+
+    /// The master is told by a HELLO what is here: acknowledging begins anew.
+    pub(super) fn introduced(&mut self, stored: Seq) {
+        self.withheld = RangeSet::default();
+        self.told = (stored, stored);
     }
 
     /// A verb was given.
@@ -160,6 +207,43 @@ fn draw(rule: &mut Option<FailRule>, random: &mut u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn range(first: u64, last: u64) -> SeqRange {
+        SeqRange::inclusive(Seq::new(first), Seq::new(last))
+    }
+
+    fn here(stored: u64, received: u64, held: &[SeqRange]) -> Positions {
+        let held = RangeSet::of(held.iter().copied());
+        Positions { stored: Seq::new(stored), received: Seq::new(received), held }
+    }
+
+    #[test]
+    fn what_was_answered_with_an_error_is_not_acknowledged_before_it_comes_again() {
+        let mut faults = Faults::new(Duration::ZERO, 1);
+        faults.introduced(Seq::new(2));
+        assert_eq!(faults.acknowledge(here(3, 4, &[])), here(3, 4, &[]));
+        faults.withhold(range(5, 6));
+        faults.withhold(range(9, 9));
+        // Later entries, and the sync that covers the withheld ones, change nothing.
+        assert_eq!(faults.acknowledge(here(4, 8, &[range(9, 12)])), here(4, 4, &[range(10, 12)]));
+        assert_eq!(faults.acknowledge(here(12, 12, &[])), here(4, 4, &[]));
+        faults.admit(range(5, 5));
+        assert_eq!(faults.acknowledge(here(12, 12, &[])), here(5, 5, &[]));
+        faults.admit(range(6, 12));
+        assert_eq!(faults.acknowledge(here(12, 12, &[])), here(12, 12, &[]));
+    }
+
+    #[test]
+    fn an_error_takes_nothing_back_that_was_acknowledged() {
+        let mut faults = Faults::new(Duration::ZERO, 1);
+        faults.introduced(Seq::ZERO);
+        assert_eq!(faults.acknowledge(here(4, 8, &[])), here(4, 8, &[]));
+        // Entries that were there come again and fail: 5 to 8 wait to be stored, 1 to 4 are.
+        faults.withhold(range(1, 8));
+        assert_eq!(faults.acknowledge(here(8, 8, &[])), here(4, 8, &[]));
+        faults.introduced(Seq::new(8));
+        assert_eq!(faults.acknowledge(here(9, 9, &[])), here(9, 9, &[]));
+    }
 
     #[test]
     fn a_count_fails_so_many_frames_and_no_more() {

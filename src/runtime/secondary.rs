@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::faults::{Delayed, Fate, Faults};
+use super::faults::{Delayed, Fate, Faults, Positions};
 use super::inbox::{ClientInput, Input, Introduced, Node, Outcome, PeerEvent, Reply, View};
 use super::link::{Kind, Link};
 use super::node::NodeError;
@@ -297,6 +297,14 @@ impl SecondaryDriver {
                 "follows"
             );
         }
+        self.answer_hello(now, session);
+    }
+
+    /// Tells a master by a HELLO what is here.
+    fn answer_hello(&mut self, now: Time, session: SessionId) {
+        if self.engine.session() == Some(session) {
+            self.faults.introduced(self.engine.stored());
+        }
         let answer = Message::Hello(self.hello());
         self.push(now, session, Kind::Control, &answer);
     }
@@ -362,11 +370,13 @@ impl SecondaryDriver {
             // What came before this frame keeps its acknowledgement.
             self.send_ack(now);
         }
+        let range = SeqRange::with_len(first, u64::from(head.count));
         if fate != Fate::FailBefore {
             self.take_run(now, session, head, records);
         }
         if fate != Fate::Normal {
             self.engine.withhold_ack();
+            self.faults.withhold(range);
             self.nack(now, session, first, NackCode::Injected);
         }
     }
@@ -384,6 +394,7 @@ impl SecondaryDriver {
         match Run::verify(records, first, u64::from(head.count), before) {
             Ok(run) => {
                 debug!(seq = %run.range(), bytes = run.len_bytes(), "received");
+                self.faults.admit(run.range());
                 if !self.log.store().has_room() {
                     return self.nack(now, session, first, NackCode::DiskFull);
                 }
@@ -512,6 +523,8 @@ impl SecondaryDriver {
             first: range.first.number(),
             last: range.last().number(),
         };
+        let here = Positions { stored, received, held };
+        let Positions { stored, received, held } = self.faults.acknowledge(here);
         debug!(seq = %stored, received = %received, "ack");
         let ack = Ack {
             epoch: self.engine.epoch().number(),

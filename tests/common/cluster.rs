@@ -200,11 +200,20 @@ impl Cluster {
     /// A secondary that no master has spoken to.
     #[track_caller]
     pub fn lone_secondary() -> Node {
-        Node::secondary(
-            "s1",
-            SocketAddr::new(loopback(), 0),
-            &["--faults".to_owned(), "--memory".to_owned()],
-        )
+        Cluster::lone_secondary_in(None)
+    }
+
+    /// The same with its log in this directory, or in memory.
+    #[track_caller]
+    pub fn lone_secondary_in(dir: Option<&std::path::Path>) -> Node {
+        let store = match dir {
+            None => vec!["--memory".to_owned()],
+            Some(dir) => {
+                vec!["--data-dir".to_owned(), dir.to_str().expect("a path of ours").to_owned()]
+            }
+        };
+        let args = [vec!["--faults".to_owned()], store].concat();
+        Node::secondary("s1", SocketAddr::new(loopback(), 0), &args)
     }
 
     /// The running secondary `id`.

@@ -11,7 +11,7 @@ use crate::runtime::node::NodeError;
 use crate::runtime::reads::Asked;
 use crate::store::{Run, Slice, StoreError};
 use crate::types::{Digest, Epoch, NodeIndex, PrefixId, Seq, SeqRange, Time};
-use crate::wire::{Message, codec};
+use crate::wire::codec;
 
 impl SecondaryDriver {
     /// The master says where our logs part.
@@ -25,8 +25,7 @@ impl SecondaryDriver {
         let answer = self.engine.handle_align(session, last, theirs, ours);
         self.carry_out(now, None);
         if answer {
-            let answer = Message::Hello(self.hello());
-            self.push(now, session, Kind::Control, &answer);
+            self.answer_hello(now, session);
         } else {
             error!(id = %self.node.id, seq = %last, "this log contradicts its master's below the commit position; nothing is deleted, and this node is not counted");
         }
