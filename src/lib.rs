@@ -4,6 +4,7 @@ pub mod cli;
 pub mod client;
 pub mod codes;
 pub mod config;
+pub mod descriptors;
 pub mod engine;
 pub mod gateway;
 pub mod inspect;

@@ -125,6 +125,11 @@ pub const TAIL_CACHE_BYTES: usize = 64 << 20;
 /// one record, each in a thread of its own.
 pub const COLD_READS_MAX: usize = 4;
 
+/// Descriptors that are kept open for nothing, so that the log can open a file when there are no
+/// others: a segment, `meta`, what is moved aside or repaired and its copy, the directory, and a
+/// connection that is told so.
+pub const SPARE_DESCRIPTORS: usize = 8;
+
 /// Sealed segments whose file and index are kept at hand for readers.
 pub const OPEN_SEGMENTS_MAX: usize = 32;
 

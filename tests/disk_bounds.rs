@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common_disk::{Events, append, is_the_made_log, manual, open};
 use replog::store::faulty::FaultyFs;
-use replog::store::{Fsync, LogStore, Opened, StoreError};
+use replog::store::{Fsync, Identity, LogStore, Opened, StoreError};
 use replog::types::{Seq, SeqRange};
 
 /// What a log may have open at once: the segments at hand for readers, and a few of its own.
@@ -177,4 +177,57 @@ fn one_read_finds_how_far_damage_reaches() {
     let lost = opened.log.damage()[0].len();
     assert!(lost > 1500, "{lost} entries lie in 300 KiB");
     assert_eq!(events.all().len(), usize::from(opened.recovery.damage.is_empty()));
+}
+
+#[test]
+fn while_too_many_files_are_open_the_log_goes_on_in_the_segment_that_it_has() {
+    let fs = FaultyFs::new(1);
+    let mut log = open_at(&fs, Fsync::Always).log;
+    append(&mut log, 10, 3);
+    log.sync_now();
+    let segments = log.segment_count();
+    fs.exhaust_descriptors(true);
+    append(&mut log, 200, 3);
+    assert_eq!(log.segment_count(), segments, "no segment can be begun");
+    assert_eq!(log.sync_now(), Seq::new(210), "and what was appended becomes durable");
+    let identity = Identity { commit: Seq::new(210), ..log.identity().clone() };
+    let refused = log.set_identity(identity.clone()).unwrap_err();
+    assert!(matches!(refused, StoreError::NoDescriptor { .. }), "{refused}");
+
+    fs.exhaust_descriptors(false);
+    append(&mut log, 90, 3);
+    assert!(log.segment_count() > segments, "the next one begins as soon as it can");
+    log.set_identity(identity.clone()).unwrap();
+    log.sync_now();
+    drop(log);
+    fs.crash();
+    let opened = open_at(&fs, Fsync::Always);
+    is_the_made_log(&opened.log.reader(), Seq::new(300));
+    assert_eq!(opened.log.identity(), &identity);
+    assert!(opened.recovery.damage.is_empty() && opened.recovery.cut.is_none());
+}
+
+#[test]
+fn a_machine_that_goes_down_between_two_segments_leaves_a_log_that_opens() {
+    // The file of the next segment is made before the one before it is sealed.
+    for crash in 1..60 {
+        let fs = FaultyFs::new(crash);
+        let mut log = open_at(&fs, Fsync::Always).log;
+        append(&mut log, 20, 3);
+        let durable = log.sync_now();
+        fs.crash_at(crash);
+        for _ in 0..40 {
+            let run = common_disk::run_after(log.bounds().last, log.bounds().tail, 3);
+            if log.append(run).is_err() {
+                break;
+            }
+        }
+        drop(log);
+        fs.crash();
+        let opened = open_at(&fs, Fsync::Always);
+        assert!(opened.recovery.damage.is_empty(), "crash {crash}: {:?}", opened.recovery);
+        let last = opened.log.bounds().last;
+        assert!(last >= durable, "crash {crash}: {last}");
+        is_the_made_log(&opened.log.reader(), last);
+    }
 }

@@ -159,6 +159,8 @@ struct World {
     crash_at: Option<u64>,
     fail_sync_at: Option<u64>,
     fail_writes: bool,
+    /// Too many files are open.
+    exhausted: bool,
     budget: Option<u64>,
     /// Handles that were not dropped, and the most there were at once.
     open: usize,
@@ -174,6 +176,11 @@ enum Fate {
 }
 
 impl World {
+    /// Whether another file can be open.
+    fn check_descriptors(&self) -> io::Result<()> {
+        if self.exhausted { Err(rustix::io::Errno::MFILE.into()) } else { Ok(()) }
+    }
+
     fn check(&self, life: u64) -> io::Result<()> {
         if self.dead || life != self.life { Err(dead()) } else { Ok(()) }
     }
@@ -241,6 +248,7 @@ impl World {
         self.crash_at = None;
         self.fail_sync_at = None;
         self.fail_writes = false;
+        self.exhausted = false;
         // Handles of the life before are worth nothing and are not counted.
         (self.open, self.open_most) = (0, 0);
     }
@@ -294,6 +302,7 @@ impl FaultyFs {
             crash_at: None,
             fail_sync_at: None,
             fail_writes: false,
+            exhausted: false,
             budget: None,
             open: 0,
             open_most: 0,
@@ -333,6 +342,11 @@ impl FaultyFs {
     /// From now on no write to a file is done, and each says so.
     pub fn fail_writes(&self) {
         self.world().fail_writes = true;
+    }
+
+    /// From now on no file can be opened or made because too many are open, or it can again.
+    pub fn exhaust_descriptors(&self, exhausted: bool) {
+        self.world().exhausted = exhausted;
     }
 
     /// From now on reads of files wait, or go on.
@@ -506,6 +520,7 @@ impl Fs for FaultyFs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         let world = &mut *self.world();
         world.check(world.life)?;
+        world.check_descriptors()?;
         let id = *world.names.get(path).ok_or_else(missing)?;
         let life = world.life;
         Ok(self.handle(world, id, life))
@@ -517,6 +532,7 @@ impl Fs for FaultyFs {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         let mut world = self.world();
+        world.check_descriptors()?;
         let life = world.life;
         let id = world.operate(life, |world| match world.names.get(path) {
             Some(&id) => {
@@ -585,6 +601,7 @@ impl Fs for FaultyFs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.world();
+        world.check_descriptors()?;
         let life = world.life;
         world.operate(life, |world| {
             if world.sync_fails() {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
+use crate::descriptors::open_with_spare;
+
 /// Files in directories. A path is whole; nothing here knows a working directory.
 pub trait Fs: Send + Sync {
     /// Opens a file that is there, for reading and writing.
@@ -90,16 +92,19 @@ pub struct RealFs;
 
 impl Fs for RealFs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true);
+        Ok(Arc::new(open_with_spare(|| options.open(path))?))
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
-        Ok(Arc::new(File::open(path)?))
+        Ok(Arc::new(open_with_spare(|| File::open(path))?))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         let mut options = OpenOptions::new();
-        Ok(Arc::new(options.read(true).write(true).create(true).truncate(true).open(path)?))
+        let options = options.read(true).write(true).create(true).truncate(true);
+        Ok(Arc::new(open_with_spare(|| options.open(path))?))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -143,7 +148,7 @@ impl Fs for RealFs {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(dir)? {
+        for entry in open_with_spare(|| fs::read_dir(dir))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.sort();
@@ -151,7 +156,7 @@ impl Fs for RealFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all().map_err(sync_failure)
+        open_with_spare(|| File::open(dir))?.sync_all().map_err(sync_failure)
     }
 
     fn lock(&self, path: &Path, content: &str) -> io::Result<Result<Box<dyn FsLock>, String>> {

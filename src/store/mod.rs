@@ -134,6 +134,15 @@ pub enum StoreError {
     /// No space is left.
     #[error("no space is left on the disk: make room there, and the node goes on by itself")]
     Full,
+    /// A file had to be opened and could not be: this process, or the machine, has too many open.
+    #[error(
+        "cannot {what}: too many files are open; allow this node more of them (ulimit -n), then start \
+         it again, nothing is lost"
+    )]
+    NoDescriptor {
+        /// What was tried.
+        what: String,
+    },
     /// The disk failed.
     #[error(
         "cannot {what}: {error}; look at the disk and its file system, then start the node again"

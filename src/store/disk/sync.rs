@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::segments::Notify;
 use super::{DiskEvent, Fsync};
+use crate::descriptors::insist;
 use crate::limits::SEALED_UNSYNCED_MAX;
 use crate::sabotage::{Bug, active};
 use crate::store::fs::{Fs, FsFile};
@@ -266,7 +267,7 @@ impl Shared {
             outcome = outcome.and_then(|()| file.sync_data());
         }
         if new_name {
-            outcome = outcome.and_then(|()| self.fs.sync_dir(&self.dir));
+            outcome = outcome.and_then(|()| insist(|| self.fs.sync_dir(&self.dir)));
         }
         let took = begun.elapsed();
 

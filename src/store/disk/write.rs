@@ -17,6 +17,7 @@ use crate::limits::{
     INDEX_STEP_BYTES, PREALLOCATE_BYTES, RECORD_HEADER_BYTES, RESERVE_BYTES, RESERVE_CONTROL_BYTES,
     ROOM_RETRY, SEGMENT_EPOCHS_MAX,
 };
+use crate::descriptors::{insist, is_exhausted};
 use crate::sabotage::{Bug, active};
 use crate::store::fs::{FsFile, FsLock, is_full};
 use crate::store::reader::Shared;
@@ -104,6 +105,9 @@ impl DiskLog {
         if is_full(error) {
             return StoreError::Full;
         }
+        if is_exhausted(error) {
+            return StoreError::NoDescriptor { what: what.to_owned() };
+        }
         let failed = StoreError::failed(what, error);
         self.failed = Some(failed.clone());
         failed
@@ -112,7 +116,7 @@ impl DiskLog {
     /// Replaces `meta`, with the last bytes of the reserve if it must be.
     pub(super) fn write_meta(&mut self, meta: Meta) -> Result<(), StoreError> {
         let home = &self.home;
-        let written = self.room.with_control(|| meta.write(&*home.fs, &home.dir));
+        let written = self.room.with_control(|| insist(|| meta.write(&*home.fs, &home.dir)));
         match written {
             Ok(()) => {
                 self.meta = meta;
@@ -163,19 +167,42 @@ impl DiskLog {
         Ok(())
     }
 
-    fn begin(&mut self, first: Seq, before: PrefixId) -> Result<(), StoreError> {
+    /// Goes on in a segment that begins with `first`. The next one's file is there before this one is
+    /// sealed: while too many files are open, the active segment just grows beyond its size.
+    fn roll(&mut self, first: Seq, before: PrefixId) -> Result<(), StoreError> {
+        let (fs, path) = (self.home.fs.clone(), self.home.segment(first));
+        let next = match self.room.with_reserve(|| fs.create(&path)) {
+            Ok(file) => file,
+            Err(error) if is_exhausted(&error) => return Ok(()),
+            Err(error) => return Err(self.fail("begin a segment", &error)),
+        };
+        if let Err(error) = self.seal() {
+            // An empty file under that name is nothing to recovery, too.
+            let _ = fs.remove(&path);
+            return Err(error);
+        }
+        self.begin(first, before, Some(next))
+    }
+
+    /// Begins a segment, in `file` if there is one.
+    fn begin(
+        &mut self,
+        first: Seq,
+        before: PrefixId,
+        file: Option<Arc<dyn FsFile>>,
+    ) -> Result<(), StoreError> {
         let path = self.home.segment(first);
         let header = SegmentHeader { log_id: self.meta.identity.log_id, first, before };
         let fs = self.home.fs.clone();
         let made = self.room.with_reserve(|| {
-            let file = fs.create(&path)?;
+            let file = file.clone().map_or_else(|| fs.create(&path), Ok)?;
             file.write_at(&[&header.encode()], 0)?;
             Ok(file)
         });
         let file = match made {
             Ok(file) => file,
             Err(error) => {
-                // An empty file under that name is nothing to recovery, too.
+                // See `roll`.
                 let _ = fs.remove(&path);
                 return Err(self.fail("begin a segment", &error));
             }
@@ -272,11 +299,11 @@ impl DiskLog {
     pub(super) fn append_run(&mut self, run: Run) -> Result<(), StoreError> {
         self.check_usable()?;
         StoreError::check_continues(&run, self.bounds())?;
+        let (first, before) = (run.range().first, run.before());
         if self.must_roll(&run) {
-            self.seal()?;
-        }
-        if self.active.is_none() {
-            self.begin(run.range().first, run.before())?;
+            self.roll(first, before)?;
+        } else if self.active.is_none() {
+            self.begin(first, before, None)?;
         }
         self.allocate((RECORD_HEADER_BYTES + run.len_bytes()) as u64, &run)?;
         self.write(run)
