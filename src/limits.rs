@@ -77,6 +77,21 @@ pub const DELAYED_FRAMES_MAX: usize = 4096;
 /// What a gateway line may be longer than the largest payload: verb and options.
 pub const GATEWAY_LINE_EXTRA_BYTES: usize = 4 << 10;
 
+/// So much of a line or frame may be there without its end, for as long as its sender likes: what is
+/// typed by hand.
+pub const UNFINISHED_FREE_BYTES: usize = 16 << 10;
+
+/// Lines and frames that have begun and not ended, of all clients of a node together: as long as they
+/// will be at most. Whoever finds no room is not read on until there is.
+///
+/// With 1,024 clients on each of two ports, each with as much as one read brings, strangers cost
+/// 2 × 1,024 × 64 KiB + 32 MiB = 160 MiB, whatever `payload_max` is.
+pub const UNFINISHED_BYTES_MAX: usize = 32 << 20;
+
+/// What has room must be whole within `limits.write_timeout` and, beside it, as long as it takes at
+/// this rate: half a megabit per second.
+pub const UNFINISHED_BYTES_PER_SECOND: usize = 64 << 10;
+
 /// Bytes read from a socket at a time.
 pub const READ_CHUNK_BYTES: usize = 64 << 10;
 
@@ -97,6 +112,22 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long a starting master waits for the whole roster before a quorum is enough.
 pub const ROSTER_WAIT: Duration = Duration::from_secs(2);
+
+/// Connections on one port, beyond the places of clients, that have not said who they are. A node says
+/// it within a round trip; when one more comes, the one that has been silent for longest goes.
+pub const STRANGERS_MAX: usize = 64;
+
+/// Connections on one port that are being told, for a second at most, that there is no place. Those
+/// beyond are just closed.
+pub const TURNED_AWAY_MAX: usize = 64;
+
+/// Operators on one port who find a place when all those of clients are taken, to see what is going
+/// on. When one more comes, the one who came first goes.
+pub const OPERATORS_MAX: usize = 4;
+
+/// How long a connection to the text gateway for which there is no client's place is waited for to
+/// ask for something that operators may ask for.
+pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Text that a peer supplied is cut to so many bytes in our log.
 pub const LOGGED_TEXT_BYTES_MAX: usize = 128;
@@ -160,4 +191,8 @@ const _: () = {
     );
     assert!(FRAME_BODY_BYTES_MAX <= u32::MAX as usize);
     assert!(LINK_FRAMES_MAX <= WINDOW_FRAMES_MAX);
+    assert!(
+        FRAME_BODY_BYTES_MAX + GATEWAY_LINE_EXTRA_BYTES < UNFINISHED_BYTES_MAX,
+        "the longest request finds room when it is alone"
+    );
 };

@@ -83,6 +83,30 @@ pub enum Command {
     Store { seq: Seq, payload: Range<usize> },
 }
 
+impl Command {
+    /// Whether it looks at the state of the node and is answered at once: what operators ask for even
+    /// when a node has no place for anybody else.
+    pub fn only_looks(&self) -> bool {
+        match self {
+            Command::Status
+            | Command::Health
+            | Command::Waiters
+            | Command::Metrics
+            | Command::Digest { .. } => true,
+            Command::Ping { .. }
+            | Command::Help { .. }
+            | Command::Quit
+            | Command::Append { .. }
+            | Command::List { .. }
+            | Command::Get { .. }
+            | Command::Tail { .. }
+            | Command::Wait { .. }
+            | Command::Fault(_)
+            | Command::Store { .. } => false,
+        }
+    }
+}
+
 /// Where a tail begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TailFrom {

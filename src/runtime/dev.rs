@@ -15,9 +15,10 @@ use crate::logging::announce;
 pub async fn run_dev(dev: DevConfig, stop: CancellationToken) -> Result<(), NodeError> {
     let stop = stop.child_token();
     let mut nodes: Vec<Bound> = Vec::new();
+    let count = dev.nodes.len();
     for config in dev.nodes {
         let id = config.node.id.clone();
-        let bound = bind(config).await;
+        let bound = bind(config, count).await;
         nodes.push(bound.map_err(|error| NodeError::InCluster { id, error: Box::new(error) })?);
     }
     // Ports that were left to the system are known only now.
@@ -30,7 +31,6 @@ pub async fn run_dev(dev: DevConfig, stop: CancellationToken) -> Result<(), Node
     let hint = hint(&nodes);
     let (accepts, accepted) = oneshot::channel();
     let mut accepts = Some(accepts);
-    let count = nodes.len();
     let mut running = JoinSet::new();
     for node in nodes.into_iter().rev() {
         let (id, stop) = (node.config.node.id.clone(), stop.clone());

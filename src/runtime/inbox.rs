@@ -17,6 +17,7 @@ use crate::config::{Config, Limits, Role};
 use crate::engine::{Levels, SessionId, Token};
 use crate::gateway::status::Status;
 use crate::gateway::{Fault, Refusal, reply::Placed};
+use crate::limits::UNFINISHED_BYTES_MAX;
 use crate::store::{LogReader, Provisional, Slice, provisional::Stored};
 use crate::types::{
     AckLevel, Epoch, LogId, NodeId, NodeIndex, NodeSet, Patience, Seq, WriteConcern,
@@ -42,6 +43,8 @@ pub(super) struct Node {
     pub(super) view: watch::Receiver<View>,
     /// Bytes of appends accepted and not yet in the log.
     pub(super) inflight: Arc<Semaphore>,
+    /// Bytes of requests that have not arrived whole.
+    pub(super) unfinished: Arc<Semaphore>,
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
     next_connection: AtomicU64,
@@ -78,6 +81,7 @@ impl Node {
             inflight: Arc::new(Semaphore::new(
                 config.limits.inflight_max.min(Semaphore::MAX_PERMITS),
             )),
+            unfinished: Arc::new(Semaphore::new(UNFINISHED_BYTES_MAX)),
             metrics,
             stop,
             next_connection: AtomicU64::new(1),

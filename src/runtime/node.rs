@@ -13,10 +13,12 @@ use tracing::{info, warn};
 use super::faults::Faults;
 use super::inbox::{Node, View};
 use super::master::MasterDriver;
+use super::places::{Places, Shares};
 use super::secondary::SecondaryDriver;
 use super::server::{Door, accept};
 use super::store::{Log, OpenLog};
 use crate::config::{Config, Role};
+use crate::descriptors;
 use crate::engine::{Levels, Master, MasterConfig, OwnLog};
 use crate::limits::{DRIVER_QUEUE_MAX, NODES_MAX, STOP_TIMEOUT, WINDOW_BYTES_MAX};
 use crate::logging::announce;
@@ -114,10 +116,20 @@ pub(super) struct Bound {
     gateway: Option<TcpListener>,
     pub(super) wire_addr: SocketAddr,
     pub(super) gateway_addr: Option<SocketAddr>,
+    shares: Shares,
 }
 
-/// Takes the node's addresses.
-pub(super) async fn bind(config: Config) -> Result<Bound, NodeError> {
+/// Takes the node's addresses. `nodes` share the descriptors of this process.
+pub(super) async fn bind(config: Config, nodes: usize) -> Result<Bound, NodeError> {
+    let descriptors = descriptors::prepare();
+    let shares = Shares::of(&config, descriptors, nodes);
+    let (wanted, each) = (config.limits.connections_max, shares.clients_max);
+    if each < wanted {
+        warn!(
+            id = %config.node.id, descriptors, each, wanted, needed = shares.wanted,
+            "limits.connections_max cannot be met: this process may open too few files (ulimit -n)"
+        );
+    }
     let listen = |addr: String, key, flag| async move {
         let bound = listen_on(&addr).await;
         bound.map_err(|error| NodeError::Bind { addr, key, flag, error })
@@ -130,7 +142,7 @@ pub(super) async fn bind(config: Config) -> Result<Bound, NodeError> {
             (Some(listener), Some(addr))
         }
     };
-    Ok(Bound { config, wire, gateway, wire_addr, gateway_addr })
+    Ok(Bound { config, wire, gateway, wire_addr, gateway_addr, shares })
 }
 
 /// Listens on the first address that a name stands for and that can be taken.
@@ -159,7 +171,7 @@ async fn listen_on(addr: &str) -> std::io::Result<(TcpListener, SocketAddr)> {
 /// # Errors
 /// It could not start or go on; see [`NodeError`].
 pub async fn run_node(config: Config, stop: CancellationToken) -> Result<(), NodeError> {
-    let bound = bind(config).await?;
+    let bound = bind(config, 1).await?;
     serve(bound, stop, None).await
 }
 
@@ -170,7 +182,8 @@ pub(super) async fn serve(
     stop: CancellationToken,
     accepts: Option<oneshot::Sender<()>>,
 ) -> Result<(), NodeError> {
-    let Bound { config, wire, gateway, wire_addr, gateway_addr } = bound;
+    let Bound { mut config, wire, gateway, wire_addr, gateway_addr, shares } = bound;
+    config.limits.connections_max = shares.clients_max;
     let (driver, inputs) = mpsc::channel(DRIVER_QUEUE_MAX);
     let opened = Log::open(&config)?;
     let store = opened.log.kind();
@@ -194,9 +207,11 @@ pub(super) async fn serve(
         });
     }
     let tasks = TaskTracker::new();
-    tasks.spawn(accept(Door::Wire, wire, node.clone(), tasks.clone()));
+    let places = Places::new(shares);
+    tasks.spawn(accept(Door::Wire, wire, places, node.clone(), tasks.clone()));
     if let Some(gateway) = gateway {
-        tasks.spawn(accept(Door::Gateway, gateway, node.clone(), tasks.clone()));
+        let places = Places::new(shares);
+        tasks.spawn(accept(Door::Gateway, gateway, places, node.clone(), tasks.clone()));
     }
     opened.log.scrub(node.stop.clone());
     let end = CancellationToken::new();

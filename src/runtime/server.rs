@@ -1,22 +1,29 @@
-//! The two doors of a node: accepting connections, counting them, and finding out who is there.
+//! The two doors of a node: accepting connections, finding out who is there, and turning away whom
+//! there is no place for.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::inbox::{Input, Introduced, Node, PeerEvent};
 use super::link::tune;
+use super::places::{Client, Operator, Places, Stranger};
 use super::reader::{self, IntroductionError, hello_of, read_hello};
-use super::{text, wire_session};
-use crate::codes::RefuseCode;
+use super::{session, text, wire_session};
+use crate::codes::{Code, RefuseCode};
 use crate::config::Role;
+use crate::descriptors;
 use crate::engine::SessionId;
-use crate::gateway::Refusal;
+use crate::gateway::{Refusal, parse};
+use crate::limits::OPERATOR_TIMEOUT;
 use crate::types::PrefixId;
 use crate::wire::Message;
 use crate::wire::codec::{self, Hello};
@@ -33,88 +40,237 @@ pub(super) enum Door {
 /// Clients that take nothing for so long are cut by the kernel as well.
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 
+/// Why somebody is turned away.
+const NO_PLACE: &str = "too many connections";
+
+/// The place of a client's connection, taken for as long as this is kept.
+pub(super) enum Guest {
+    /// One of the clients' places.
+    Client { _place: Client },
+    /// An operator's, who may look and nothing else.
+    Operator { place: Operator },
+}
+
+impl Guest {
+    /// Whether all he may do is look.
+    pub(super) fn only_looks(&self) -> bool {
+        matches!(self, Guest::Operator { .. })
+    }
+
+    /// Comes back when the place is wanted for somebody else.
+    pub(super) async fn evicted(&self) {
+        match self {
+            Guest::Client { .. } => std::future::pending().await,
+            Guest::Operator { place } => place.evicted().await,
+        }
+    }
+}
+
 /// Accepts connections until the node stops. Connections are tasks of `tasks`.
-pub(super) async fn accept(door: Door, listener: TcpListener, node: Arc<Node>, tasks: TaskTracker) {
-    let open = Arc::new(AtomicUsize::new(0));
+pub(super) async fn accept(
+    door: Door,
+    listener: TcpListener,
+    places: Arc<Places>,
+    node: Arc<Node>,
+    tasks: TaskTracker,
+) {
+    let mut shortage = Shortage::default();
     loop {
+        let whole = descriptors::keep_spare();
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Mostly too many open files: connections that end make room again.
-                    warn!(%error, ?door, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    shortage.begins(door, &error);
+                    // Connections that end make room again, and one that waits is told at once.
+                    if !(descriptors::is_exhausted(&error) && descriptors::give_up_one()) {
+                        sleep(ACCEPT_PAUSE).await;
+                    }
                     continue;
                 }
             },
+            () = sleep(ACCEPT_PAUSE), if !whole => continue,
             () = node.stop.cancelled() => return,
         };
-        let max = node.limits.connections_max;
-        let guard = OpenGuard(open.clone());
-        if open.fetch_add(1, Ordering::Relaxed) >= max {
-            match door {
-                Door::Wire => node.metrics.connection_refused(RefuseCode::Busy),
-                Door::Gateway => node.metrics.refused(crate::codes::Code::Busy, 1),
-            }
-            // Turned away in a task of its own, but not many at once: those beyond are just closed.
-            if open.load(Ordering::Relaxed) <= max + 64 {
-                tasks.spawn(async move {
-                    turn_away(door, stream, max).await;
-                    drop(guard);
-                });
-            }
+        if whole {
+            shortage.is_over(door);
+        }
+        let (node, places) = (node.clone(), places.clone());
+        if !whole {
+            // Accepted in place of a descriptor that the log may need: it must not stay.
+            refused(&node, door);
+            turn_away(door, stream, &places, &tasks);
             continue;
         }
-        let node = node.clone();
-        tasks.spawn(async move {
-            tune(&stream, DEAD_AFTER);
-            let counted = node.metrics.connection_opened(door);
-            match door {
-                Door::Gateway => text::serve(node, stream).await,
-                Door::Wire => introduce(node, stream).await,
+        tune(&stream, DEAD_AFTER);
+        match door {
+            Door::Wire => {
+                let stranger = places.enter();
+                let inner = tasks.clone();
+                tasks.spawn(async move {
+                    let _counted = node.metrics.connection_opened(door);
+                    introduce(node, stream, stranger, &places, &inner).await;
+                });
             }
-            drop((guard, counted));
-        });
+            Door::Gateway => match places.client() {
+                Some(client) => drop(tasks.spawn(async move {
+                    let _counted = node.metrics.connection_opened(door);
+                    text::serve(node, stream).await;
+                    drop(client);
+                })),
+                None => {
+                    if let Some(place) = places.turn_away() {
+                        tasks.spawn(async move {
+                            see_or_leave(&node, stream, &places).await;
+                            drop(place);
+                        });
+                    } else {
+                        refused(&node, door);
+                    }
+                }
+            },
+        }
     }
 }
 
-/// Counts a connection for as long as it lives.
-struct OpenGuard(Arc<AtomicUsize>);
+/// How long to wait when a connection cannot be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-impl Drop for OpenGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+/// Connections that could not be accepted: told when it begins, then rarely, and when it is over.
+#[derive(Default)]
+struct Shortage {
+    /// How many, since they were last told of.
+    refused: u64,
+    told: Option<Instant>,
+}
+
+impl Shortage {
+    const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+    fn begins(&mut self, door: Door, error: &io::Error) {
+        self.refused += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= Self::TOLD_EVERY) {
+            warn!(%error, ?door, times = self.refused, "cannot accept connections; trying again");
+            (self.told, self.refused) = (Some(Instant::now()), 0);
+        }
+    }
+
+    fn is_over(&mut self, door: Door) {
+        if self.told.take_if(|told| told.elapsed() >= ACCEPT_PAUSE).is_some() {
+            info!(?door, times = self.refused, "connections are accepted again");
+            self.refused = 0;
+        }
     }
 }
 
-async fn turn_away(door: Door, stream: TcpStream, max: usize) {
-    let reason = "too many connections";
+fn refused(node: &Node, door: Door) {
     match door {
-        Door::Gateway => {
-            let detail = format!("connections={max} - {reason}, try again later");
-            let mut line = BytesMut::new();
-            Refusal::new(crate::codes::Code::Busy, detail).write(&mut line);
-            let (read, write) = stream.into_split();
-            // Somebody who does not take one line is just closed.
-            if write.try_write(&line).is_ok_and(|count| count == line.len()) {
-                text::drain(read, write, Duration::from_secs(1)).await;
+        Door::Wire => node.metrics.connection_refused(RefuseCode::Busy),
+        Door::Gateway => node.metrics.refused(Code::Busy, 1),
+    }
+}
+
+/// Says that there is no place, in a task of its own, to as many at once as may be; others are just
+/// closed.
+fn turn_away(door: Door, stream: TcpStream, places: &Arc<Places>, tasks: &TaskTracker) {
+    let Some(place) = places.turn_away() else { return };
+    let max = places.clients_max();
+    tasks.spawn(async move {
+        let (read, write) = stream.into_split();
+        match door {
+            Door::Gateway => refuse_line(read, write, &busy(max)).await,
+            Door::Wire => reader::refuse(read, write, RefuseCode::Busy, 0, NO_PLACE).await,
+        }
+        drop(place);
+    });
+}
+
+fn busy(max: usize) -> Refusal {
+    let detail = format!(
+        "connections={max} - {NO_PLACE}, try again later; STATUS, HEALTH, WAITERS, METRICS \
+         and DIGEST are answered if they are sent at once"
+    );
+    Refusal::new(Code::Busy, detail)
+}
+
+async fn refuse_line(read: OwnedReadHalf, write: OwnedWriteHalf, refusal: &Refusal) {
+    let mut line = BytesMut::new();
+    refusal.write(&mut line);
+    // Somebody who does not take one line is just closed.
+    if write.try_write(&line).is_ok_and(|count| count == line.len()) {
+        text::drain(read, write, Duration::from_secs(1)).await;
+    }
+}
+
+/// Serves somebody for whom the gateway has no client's place: if he asks at once for something that
+/// operators may ask for, he is answered; then, or else, he must leave.
+async fn see_or_leave(node: &Node, stream: TcpStream, places: &Arc<Places>) {
+    /// Verbs are short.
+    const LINES_BYTES_MAX: usize = 1024;
+    let (mut read, mut write) = stream.into_split();
+    let mut input = BytesMut::with_capacity(LINES_BYTES_MAX);
+    let asked = async {
+        while !input.contains(&b'\n') && input.len() < LINES_BYTES_MAX {
+            if !matches!(read.read_buf(&mut input).await, Ok(count) if count > 0) {
+                break;
             }
         }
-        Door::Wire => {
-            let (read, write) = stream.into_split();
-            reader::refuse(read, write, RefuseCode::Busy, 0, reason).await;
+    };
+    // Whoever says nothing is told why he must leave.
+    let _ = timeout(OPERATOR_TIMEOUT, asked).await;
+    let mut answers = BytesMut::new();
+    let operator = places.operator();
+    let answering = async {
+        while let Some(end) = input.iter().position(|&byte| byte == b'\n') {
+            let mut line = input.split_to(end + 1).freeze();
+            line.truncate(end - usize::from(end > 0 && line[end - 1] == b'\r'));
+            match parse(&line) {
+                Ok(None) => {}
+                Ok(Some(command)) if command.only_looks() => {
+                    if session::carry_out(node, command, &line, &mut answers).await.is_err() {
+                        return;
+                    }
+                }
+                _ => break,
+            }
         }
+    };
+    tokio::select! {
+        () = answering => {}
+        () = operator.evicted() => {}
+    }
+    if answers.is_empty() {
+        refused(node, Door::Gateway);
+        return refuse_line(read, write, &busy(places.clients_max())).await;
+    }
+    let sent = timeout(node.limits.write_timeout.min(OPERATOR_TIMEOUT), write.write_all(&answers));
+    if matches!(sent.await, Ok(Ok(()))) {
+        text::drain(read, write, Duration::from_secs(1)).await;
     }
 }
 
 /// Finds out who dialled, and hands the connection to whoever serves that role.
-async fn introduce(node: Arc<Node>, stream: TcpStream) {
+async fn introduce(
+    node: Arc<Node>,
+    stream: TcpStream,
+    stranger: Stranger,
+    places: &Arc<Places>,
+    tasks: &TaskTracker,
+) {
     let (mut read, write) = stream.into_split();
     let mut buffer = BytesMut::new();
     let hello = tokio::select! {
         hello = read_hello(&mut read, &mut buffer) => hello,
         () = node.stop.cancelled() => {
             return reader::refuse(read, write, RefuseCode::Stopping, 0, "this node is stopping").await;
+        }
+        () = stranger.evicted() => {
+            refused(&node, Door::Wire);
+            // Halves of one stream.
+            if let Ok(stream) = read.reunite(write) {
+                turn_away(Door::Wire, stream, places, tasks);
+            }
+            return;
         }
     };
     let hello = match hello {
@@ -128,8 +284,19 @@ async fn introduce(node: Arc<Node>, stream: TcpStream) {
     };
     match (hello.role, node.role) {
         (codec::Role::Client, _) => {
+            let guest = if hello.peer_id == codec::OPERATOR {
+                Guest::Operator { place: stranger.into_operator() }
+            } else if let Some(place) = stranger.into_client() {
+                Guest::Client { _place: place }
+            } else {
+                refused(&node, Door::Wire);
+                if let Ok(stream) = read.reunite(write) {
+                    turn_away(Door::Wire, stream, places, tasks);
+                }
+                return;
+            };
             let answer = Message::Hello(answer_to_client(&node)).encode();
-            wire_session::serve(node, read, write, buffer, answer).await;
+            wire_session::serve(node, read, write, buffer, answer, guest).await;
         }
         (codec::Role::Master, Role::Secondary) => {
             let session = SessionId(node.connection_number());

@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::node::NodeError;
+use super::places::open_segments;
 use crate::config::{Config, Fsync as FsyncPolicy};
+use crate::descriptors;
 use crate::store::fs::RealFs;
 use crate::store::{
     DiskEvent, DiskLog, DiskOptions, Fsync, LogStore, MemoryLog, Opened, Recovery, SyncStats,
@@ -107,6 +109,7 @@ impl Log {
             FsyncPolicy::Interval => Fsync::Interval(config.storage.fsync_interval),
             FsyncPolicy::Never => Fsync::Never,
         };
+        options.open_segments = open_segments(descriptors::limit());
         let told = news.clone();
         let notify = Box::new(move |event| told.tell(event));
         let Opened { log, recovery } = DiskLog::open(Arc::new(RealFs), dir, options, notify)?;

@@ -13,10 +13,11 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions};
 use super::metrics::Kind;
+use super::room::Unfinished;
 use super::session::{self, DriverGone, List, Tail};
 use super::wake::{WaitFor, Wake, Wakes};
 use crate::codes::Code;
@@ -83,7 +84,8 @@ struct TextSession {
     input_ended: bool,
     /// Close when all is written.
     closing: bool,
-    any_line: bool,
+    /// Lines taken so far.
+    lines: u64,
     /// A TAIL stands among the slots.
     tail_waits: bool,
     /// When output was last taken.
@@ -116,7 +118,7 @@ pub(super) async fn serve(node: Arc<Node>, stream: TcpStream) {
         active: Active::None,
         input_ended: false,
         closing: false,
-        any_line: false,
+        lines: 0,
         tail_waits: false,
         progress: Instant::now(),
         idle_at: Instant::now(),
@@ -159,6 +161,7 @@ impl TextSession {
             let tailing = matches!(self.active, Active::Tail(_)) && !blocked;
             let wait = WaitFor {
                 input: self.takes_input(),
+                unfinished: self.unfinished(),
                 room_by: blocked.then(|| self.progress + self.node.limits.write_timeout),
                 entries_by: tailing.then_some(self.idle_at),
             };
@@ -172,9 +175,34 @@ impl TextSession {
                     }
                     self.idle_at = Instant::now() + self.node.heartbeat_interval;
                 }
+                Wake::Unfinished => self.refuse_unfinished(),
                 Wake::Stalled | Wake::Broken => return End::Broken,
             }
         }
+    }
+
+    /// The line of which a part is there, if it is long: all of the input was searched for its end.
+    fn unfinished(&self) -> Option<Unfinished> {
+        let searched = self.searched == self.input.len();
+        let unfinished = Unfinished::new(self.lines, self.input.len(), self.line_max() + 2);
+        unfinished.filter(|_| searched && !self.input_ended)
+    }
+
+    fn line_max(&self) -> usize {
+        self.node.limits.payload_max + GATEWAY_LINE_EXTRA_BYTES
+    }
+
+    fn refuse_unfinished(&mut self) {
+        let grace = self.node.limits.write_timeout;
+        let seconds = self.unfinished().map_or(grace, |line| line.time(grace)).as_secs();
+        info!(
+            connection = self.connection,
+            bytes = self.input.len(),
+            seconds,
+            "closed a gateway client that did not finish its line"
+        );
+        let detail = format!("seconds={seconds} - the line had no end in that time, closing");
+        self.refuse_and_close(Refusal::new(Code::Busy, detail));
     }
 
     fn takes_input(&self) -> bool {
@@ -217,8 +245,8 @@ impl TextSession {
     /// Takes all whole lines that may be taken now, and starts appends and waits. Returns whether
     /// there were any.
     async fn read_lines(&mut self) -> Result<bool, End> {
-        let line_max = self.node.limits.payload_max + GATEWAY_LINE_EXTRA_BYTES;
-        if !self.any_line && self.input.first() == Some(&0x16) && !self.input_ended {
+        let line_max = self.line_max();
+        if self.lines == 0 && self.input.first() == Some(&0x16) && !self.input_ended {
             self.refuse_protocol("this looks like TLS, the gateway speaks plain text");
             return Ok(true);
         }
@@ -260,9 +288,8 @@ impl TextSession {
     }
 
     async fn take_line(&mut self, line: Bytes, runs: &mut Vec<AppendRun>) -> Result<(), End> {
-        if !std::mem::replace(&mut self.any_line, true)
-            && (line.ends_with(b"HTTP/1.0") || line.ends_with(b"HTTP/1.1"))
-        {
+        self.lines += 1;
+        if self.lines == 1 && (line.ends_with(b"HTTP/1.0") || line.ends_with(b"HTTP/1.1")) {
             self.refuse_protocol("this gateway speaks lines, not HTTP: try PING or HELP with nc");
             return Ok(());
         }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::inbox::{Node, Reply, View};
 use super::metrics::{Kind, Traffic};
+use super::room::{Room, Unfinished};
 use crate::wire::reserve_for_read;
 
 /// All that may happen to a client's connection from outside.
@@ -19,12 +20,15 @@ pub(super) struct Wakes {
     stopping: bool,
     traffic: Traffic,
     input_max: usize,
+    room: Room,
 }
 
 /// What besides answers and the node's end a connection waits for now.
 pub(super) struct WaitFor {
     /// Whether more input may be taken.
     pub(super) input: bool,
+    /// What has arrived in part.
+    pub(super) unfinished: Option<Unfinished>,
     /// Output that the socket did not take must begin to leave by then.
     pub(super) room_by: Option<Instant>,
     /// A tail is at the end of the log: it goes on with the next entry, or says by then that there
@@ -43,6 +47,8 @@ pub(super) enum Wake {
     InputEnded,
     /// The log did not grow in time.
     Idle,
+    /// The client did not finish in time what it had begun to send.
+    Unfinished,
     /// The client did not take its output in time.
     Stalled,
     /// The connection, or the node's driver, is gone.
@@ -64,6 +70,7 @@ impl Wakes {
             stopping: false,
             traffic: node.metrics.traffic(kind).clone(),
             input_max: node.limits.output_max,
+            room: Room::new(node.unfinished.clone(), node.limits.write_timeout),
         }
     }
 
@@ -83,7 +90,8 @@ impl Wakes {
         // Where nothing is waited for, the branch is off and its time means nothing.
         let room_by = wait.room_by.unwrap_or_else(Instant::now);
         let entries_by = wait.entries_by.unwrap_or_else(Instant::now);
-        let reading = wait.input && !self.stopping;
+        let has_room = self.room.of(wait.unfinished.filter(|_| !self.stopping));
+        let reading = wait.input && has_room && !self.stopping;
         reserve_for_read(input);
         tokio::select! {
             biased;
@@ -113,6 +121,9 @@ impl Wakes {
                 Ok(_) => Wake::Ready,
                 Err(_) => Wake::Broken,
             },
+            there_is = self.room.changed() => {
+                if there_is { Wake::Ready } else { Wake::Unfinished }
+            }
             _ = self.view.changed(), if tailing => Wake::Ready,
             () = sleep_until(entries_by), if tailing => Wake::Idle,
             () = sleep_until(room_by), if blocked => Wake::Stalled,

@@ -8,12 +8,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions};
 use super::link::{Flushed, FrameQueue, Kind};
 use super::metrics;
 use super::reader::next_message;
+use super::room::Unfinished;
+use super::server::Guest;
 use super::session::{self, Cursor, DriverGone, List, Tail};
 use super::text::write_outcome;
 use super::wake::{WaitFor, Wake, Wakes};
@@ -91,7 +93,11 @@ struct WireSession {
     list: Option<(u64, List)>,
     streams: VecDeque<Stream>,
     input_ended: bool,
+    /// Frames taken so far.
+    frames: u64,
     progress: Instant,
+    /// All that is answered on this connection are commands that only look.
+    only_looks: bool,
 }
 
 /// Serves a client that has introduced itself until it goes.
@@ -101,6 +107,7 @@ pub(super) async fn serve(
     write: OwnedWriteHalf,
     input: BytesMut,
     answer: OutFrame,
+    guest: Guest,
 ) {
     let connection = node.connection_number();
     // One message answers at least one append that waits: see `limits.waiting_max`.
@@ -124,11 +131,16 @@ pub(super) async fn serve(
         list: None,
         streams: VecDeque::new(),
         input_ended: false,
+        frames: 0,
         progress: Instant::now(),
+        only_looks: guest.only_looks(),
         node,
     };
     wire.out.push(Kind::Entries(Seq::ZERO), answer);
-    let end = wire.run(&mut wakes).await;
+    let end = tokio::select! {
+        end = wire.run(&mut wakes) => end,
+        () = guest.evicted() => End::Refuse(RefuseCode::Busy, "another operator came".to_owned()),
+    };
     // A driver that is gone needs not be told.
     let _ = session::tell(&wire.node, ClientInput::Closed { connection }).await;
     if let End::Refuse(code, reason) = end {
@@ -167,6 +179,7 @@ impl WireSession {
             });
             let wait = WaitFor {
                 input: self.takes_input(),
+                unfinished: self.unfinished(),
                 room_by: blocked.then(|| self.progress + self.node.limits.write_timeout),
                 entries_by: idle_at.min().filter(|_| !blocked),
             };
@@ -175,6 +188,14 @@ impl WireSession {
                 Wake::Ready => {}
                 Wake::InputEnded => self.input_ended = true,
                 Wake::Idle => self.tell_idle(),
+                Wake::Unfinished => {
+                    let grace = self.node.limits.write_timeout;
+                    let time = self.unfinished().map_or(grace, |frame| frame.time(grace));
+                    let seconds = time.as_secs();
+                    let reason = format!("a frame was not whole within {seconds} s");
+                    info!(connection = self.connection, reason, "closed a client");
+                    return End::Refuse(RefuseCode::Busy, reason);
+                }
                 Wake::Stalled => {
                     let reason = "the client does not take its output".to_owned();
                     return End::Refuse(RefuseCode::SlowReader, reason);
@@ -182,6 +203,12 @@ impl WireSession {
                 Wake::Broken => return End::Broken,
             }
         }
+    }
+
+    /// The frame of which a part is there, if it is long.
+    fn unfinished(&self) -> Option<Unfinished> {
+        let len = self.decoder.frame_len(&self.input).filter(|&len| len > self.input.len())?;
+        Unfinished::new(self.frames, self.input.len(), len).filter(|_| !self.input_ended)
     }
 
     fn takes_input(&self) -> bool {
@@ -236,6 +263,7 @@ impl WireSession {
                 Err((code, reason)) => return Err(End::Refuse(code, reason)),
             };
             any = true;
+            self.frames += 1;
             self.take_message(message, &mut runs).await?;
         }
         self.submit(&mut runs).await?;
@@ -255,6 +283,7 @@ impl WireSession {
         runs: &mut Vec<AppendRun>,
     ) -> Result<(), End> {
         match message {
+            message if self.only_looks && !looks(&message) => self.refuse_to_operator(&message)?,
             Message::AppendRequest(head, payloads) => self.take_append(&head, payloads, runs)?,
             Message::WaitRequest(wait) => {
                 let options = options_of(wait.concern, wait.ack, wait.timeout);
@@ -298,6 +327,32 @@ impl WireSession {
                 self.submit(runs).await?;
                 self.take_command(head.id, line, runs).await?;
                 self.submit(runs).await?;
+            }
+            _ => {
+                let reason = "a frame that a client does not send".to_owned();
+                return Err(End::Refuse(RefuseCode::BadFrame, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// On an operator's connection nothing but looking is answered, and nothing else is done.
+    fn refuse_to_operator(&mut self, message: &Message) -> Result<(), End> {
+        let max = self.node.limits.connections_max;
+        let detail =
+            format!("connections={max} - this connection is an operator's: it may only look");
+        let refusal = Refusal::new(Code::Busy, detail);
+        match message {
+            Message::AppendRequest(head, _) => {
+                let count = u64::from(head.count.max(1));
+                self.node.metrics.refused(refusal.code, count);
+                self.reply(head.id, count, codec::Outcome::Refused(on_wire(&refusal)));
+            }
+            Message::WaitRequest(wait) => self.answer_refused(wait.id, &refusal, false),
+            Message::Command(head, _) => self.answer_refused(head.id, &refusal, true),
+            Message::ReadRequest(codec::ReadRequest { id, .. })
+            | Message::TailRequest(codec::TailRequest { id, .. }) => {
+                self.add_stream(*id, Err(refusal));
             }
             _ => {
                 let reason = "a frame that a client does not send".to_owned();
@@ -646,6 +701,20 @@ impl WireSession {
             let head = self.entries_head(id, level, false);
             self.out.push(Kind::Entries(Seq::ZERO), encode_entries(&head, Vec::new()));
         }
+    }
+}
+
+/// Whether an operator may ask for it.
+fn looks(message: &Message) -> bool {
+    match message {
+        Message::Command(_, line) => match parse(line) {
+            // A PING shows that the connection is alive.
+            Ok(Some(command)) => command.only_looks() || matches!(command, Command::Ping { .. }),
+            // What is malformed is answered as such.
+            Ok(None) | Err(_) => true,
+        },
+        Message::Cancel(_) => true,
+        _ => false,
     }
 }
 

@@ -39,6 +39,10 @@ pub struct EpochStart {
     pub first: u64,
 }
 
+/// What a client that only looks says in place of a node's id, which cannot be this: it is let in
+/// when there is no place for other clients.
+pub const OPERATOR: &str = "@operator";
+
 /// The introduction, first frame of both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Hello {
@@ -50,7 +54,8 @@ pub struct Hello {
     pub role: Role,
     /// The sender's node id; a client's name, may be empty.
     pub node_id: String,
-    /// The node that the sender believes to talk to; empty if it does not care.
+    /// The node that the sender believes to talk to; empty if it does not care. A client may say
+    /// [`OPERATOR`] here.
     pub peer_id: String,
     /// The identity of the sender's history; none if it has none yet (virgin), or is a client.
     pub log_id: Option<[u8; 16]>,

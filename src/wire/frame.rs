@@ -28,6 +28,14 @@ pub struct FrameDecoder {
 }
 
 impl FrameDecoder {
+    /// How long the first frame in the buffer will be, header included, once it is whole; `None` while
+    /// its header is not there or is not one.
+    pub fn frame_len(&self, buffer: &[u8]) -> Option<usize> {
+        let header = Header::decode(buffer).ok().flatten()?;
+        let body_len = (header.body_len as usize).min(self.body_bytes_max);
+        Some(HEADER_BYTES + body_len)
+    }
+
     /// Takes the first frame off the buffer; `None` while it is incomplete.
     ///
     /// # Errors

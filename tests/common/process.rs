@@ -45,6 +45,23 @@ fn quiet_command(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>
     command
 }
 
+/// `command`, but its process may have no more than so many files and sockets open.
+pub fn with_files_max(files: u32, command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    let order = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+    limited.args(["-c", &order]).arg(command.get_program()).args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        limited.current_dir(dir);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
+}
+
 /// What a program that ran to its end left behind.
 #[derive(Debug)]
 pub struct Finished {
@@ -267,6 +284,11 @@ impl Process {
         let order = format!("kill -{name} {}", self.child.0.id());
         let status = Command::new("sh").args(["-c", &order]).status().expect("sh runs");
         assert!(status.success(), "{order}: {status}");
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.0.id()
     }
 
     /// Stops the process as Ctrl-Z would, and waits until it is stopped.

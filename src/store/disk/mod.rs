@@ -66,7 +66,7 @@ pub use scrub::{Scrub, ScrubStep};
 pub use sync::SyncStats;
 pub use write::DiskLog;
 
-use crate::limits::TAIL_CACHE_BYTES;
+use crate::limits::{OPEN_SEGMENTS_MAX, TAIL_CACHE_BYTES};
 use crate::types::{NodeId, Seq, SeqRange};
 
 /// When an entry counts as stored.
@@ -101,6 +101,8 @@ pub struct DiskOptions {
     pub fsync: Fsync,
     /// Bytes of the newest entries kept in memory for readers.
     pub cache_bytes: usize,
+    /// Sealed segments whose files are kept open for readers.
+    pub open_segments: usize,
     /// No thread: [`DiskLog::sync_now`] is called instead. For simulations.
     pub manual_sync: bool,
 }
@@ -113,6 +115,7 @@ impl DiskOptions {
             segment_size: 64 << 20,
             fsync: Fsync::Always,
             cache_bytes: TAIL_CACHE_BYTES,
+            open_segments: OPEN_SEGMENTS_MAX,
             manual_sync: false,
         }
     }

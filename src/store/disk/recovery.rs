@@ -195,7 +195,8 @@ impl DiskLog {
         let notify: Notify = Arc::from(notify);
         let (tail, segments, active) = opening.build(&options)?;
         let last = tail.bounds.last;
-        let segments = Segments::new(home.fs.clone(), notify.clone(), segments);
+        let segments =
+            Segments::new(home.fs.clone(), notify.clone(), segments, options.open_segments);
         let syncer = Syncer::start(
             home.fs.clone(),
             dir.to_owned(),

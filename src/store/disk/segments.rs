@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use super::DiskEvent;
 use super::scan::Place;
 use super::segment::{Entries, Fault, Segment};
-use crate::limits::OPEN_SEGMENTS_MAX;
 use crate::store::fs::Fs;
 use crate::types::{Seq, SeqRange};
 
@@ -31,6 +30,8 @@ pub(crate) struct Segments {
     /// In order. Changes when one is begun, taken back or repaired.
     list: RwLock<Vec<Arc<Segment>>>,
     used: Mutex<Used>,
+    /// So many files are kept open.
+    open_max: usize,
 }
 
 #[derive(Default)]
@@ -43,8 +44,13 @@ struct Used {
 }
 
 impl Segments {
-    pub(crate) fn new(fs: Arc<dyn Fs>, notify: Notify, list: Vec<Arc<Segment>>) -> Self {
-        Segments { fs, notify, list: RwLock::new(list), used: Mutex::default() }
+    pub(crate) fn new(
+        fs: Arc<dyn Fs>,
+        notify: Notify,
+        list: Vec<Arc<Segment>>,
+        open_max: usize,
+    ) -> Self {
+        Segments { fs, notify, list: RwLock::new(list), used: Mutex::default(), open_max }
     }
 
     pub(crate) fn tell_damage(&self, range: SeqRange, reason: String) {
@@ -104,7 +110,7 @@ impl Segments {
         if used.open.back().is_none_or(|last| !Arc::ptr_eq(last, segment)) {
             used.open.retain(|open| !Arc::ptr_eq(open, segment));
             used.open.push_back(segment.clone());
-            if used.open.len() > OPEN_SEGMENTS_MAX
+            if used.open.len() > self.open_max
                 && let Some(oldest) = used.open.pop_front()
             {
                 oldest.unload();

@@ -13,11 +13,11 @@ use super::segment::{Body, Segment, places_of_run, points_of};
 use super::segments::Segments;
 use super::sync::{SyncStats, Syncer};
 use super::{DiskEvent, DiskOptions, Fsync, Home};
+use crate::descriptors::{insist, is_exhausted};
 use crate::limits::{
     INDEX_STEP_BYTES, PREALLOCATE_BYTES, RECORD_HEADER_BYTES, RESERVE_BYTES, RESERVE_CONTROL_BYTES,
     ROOM_RETRY, SEGMENT_EPOCHS_MAX,
 };
-use crate::descriptors::{insist, is_exhausted};
 use crate::sabotage::{Bug, active};
 use crate::store::fs::{FsFile, FsLock, is_full};
 use crate::store::reader::Shared;
