@@ -4,6 +4,7 @@ pub mod cli;
 pub mod client;
 pub mod codes;
 pub mod config;
+mod connect;
 pub mod descriptors;
 pub mod engine;
 pub mod gateway;

@@ -36,6 +36,38 @@ pub const FRAME_BODY_BYTES_MAX_UNINTRODUCED: usize = 8 << 10;
 /// How long a peer may take to introduce itself.
 pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Connecting to a name: the next address is tried when the one before has had so long (what RFC
+/// 8305 recommends), or has failed. Less where the time allowed is short for all of them.
+pub const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// A client with several servers goes to the next one when the one before has had so long to
+/// introduce itself: more than any healthy one needs, and little to lose to a frozen one.
+pub const NEXT_SERVER_AFTER: Duration = Duration::from_secs(1);
+
+/// Of the time for an introduction, what is kept to find out who is silent there.
+pub const NUDGE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The kernel asks on a connection that was idle for so long, and again so much later, so many
+/// times: a peer whose machine is gone is noticed within 25 s though nobody sends anything.
+pub const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
+/// See [`KEEPALIVE_TIME`].
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// See [`KEEPALIVE_TIME`].
+pub const KEEPALIVE_PROBES: u32 = 3;
+
+/// A client's connection whose bytes the node's machine does not acknowledge for so long is cut by
+/// the kernel. It is the last resort, for an append without a timeout: everything else ends after
+/// [`SILENT_AFTER`].
+pub const CLIENT_DEAD_AFTER: Duration = Duration::from_secs(60);
+
+/// A client that waits for an answer calls a node silent when no frame came for so long, though it
+/// was asked with a PING. A process that is frozen keeps its connection, so that nothing else tells.
+pub const SILENT_AFTER: Duration = Duration::from_secs(5);
+
+/// A node has answered an append or a wait so long after the timeout it was given, or the client
+/// calls its outcome unknown: enough for the way there and back and for a busy machine.
+pub const ANSWER_MARGIN: Duration = Duration::from_secs(2);
+
 /// Entry bytes on their way to one secondary and not yet acknowledged.
 ///
 /// 16 MiB cover 1 GB/s at a round trip of 16 ms; it is also the most that a secondary holds back.

@@ -71,7 +71,8 @@ fn imports_point_one_way() {
     assert_imports_only("src/store", &["types", "limits", "checksum", "descriptors", "sabotage"]);
     assert_imports_only("src/sabotage.rs", &[]);
     assert_imports_only("src/gateway", &["types", "limits", "codes", "engine", "store"]);
-    let client = ["types", "limits", "codes", "wire", "store", "gateway"];
+    assert_imports_only("src/connect.rs", &["limits"]);
+    let client = ["types", "limits", "codes", "connect", "wire", "store", "gateway"];
     assert_imports_only("src/client", &client);
     assert_imports_only("src/config", &["types", "limits"]);
 }

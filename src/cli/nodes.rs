@@ -9,10 +9,21 @@ use tokio::time::timeout;
 
 use super::connect_options;
 use super::fields::{field, number};
-use crate::client::{Client, ConnectOptions};
+use crate::client::{Client, ConnectFailure, ConnectOptions};
 
 /// How long a node may take to answer, connecting included.
 pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Of that, connecting: its own words about what is wrong come before ours.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(1800);
+
+/// What stands behind "unreachable".
+fn cause(failure: &ConnectFailure) -> String {
+    match failure {
+        ConnectFailure::Unconnected(why) => why.clone(),
+        failure => failure.to_string(),
+    }
+}
 
 /// A node that is asked, perhaps again and again over one connection.
 #[derive(Clone, Debug)]
@@ -53,10 +64,10 @@ impl Seat {
         let client = match self.client.take().filter(|client| client.lost().is_none()) {
             Some(client) => client,
             None => {
-                let options = ConnectOptions { timeout: ANSWER_PATIENCE, ..connect_options() };
+                let options = ConnectOptions { timeout: CONNECT_PATIENCE, ..connect_options() };
                 let connected = Client::connect([&self.addr], options).await;
                 connected.map_err(|error| {
-                    let causes = error.attempts.iter().map(|(_, failure)| failure.to_string());
+                    let causes = error.attempts.iter().map(|(_, failure)| cause(failure));
                     causes.collect::<Vec<_>>().join("; ")
                 })?
             }

@@ -2,6 +2,7 @@
 //! something have happened?
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::codes::RefuseCode;
 use crate::store::RecordError;
@@ -45,6 +46,13 @@ pub enum LostReason {
     /// The node sent what it must not.
     #[error("the node broke the protocol: {0}")]
     Protocol(String),
+    /// Nothing came from the node for so long, though it was asked with a PING.
+    #[error("silent for {0:?}, and does not answer a PING")]
+    Silent(Duration),
+    /// An append or wait was not answered within its timeout and
+    /// [`ANSWER_MARGIN`](crate::limits::ANSWER_MARGIN).
+    #[error("no answer within {0:?}, which is longer than the timeout")]
+    Overdue(Duration),
     /// The last handle of the client is gone.
     #[error("the client was dropped")]
     Dropped,
@@ -103,18 +111,34 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Why one address did not do.
+/// Why one address did not do. Nothing was asked there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectFailure {
-    /// The name is unknown, nobody listens there, or the network says no.
-    #[error("{0}")]
-    Io(String),
-    /// No introduction within the time allowed.
+    /// The name has no address, or no name server answers in time.
+    #[error("cannot resolve: {0}")]
+    Unresolved(String),
+    /// Nobody listens there, nothing came back in time, or the network says no.
+    #[error("cannot connect: {0}")]
+    Unconnected(String),
+    /// There is a connection and nothing else: a frozen node, or no node at all.
+    #[error(
+        "connected, but no introduction within {0:?}: the node is frozen, or this is not its wire \
+         address"
+    )]
+    NotIntroduced(Duration),
+    /// The connection ended before the introduction.
+    #[error("connected, but closed before the introduction: {0}")]
+    Closed(String),
+    /// It had no time to say more: another server was quicker.
     #[error("no introduction within {0:?}")]
-    TimedOut(std::time::Duration),
+    Overtaken(Duration),
     /// The node refused.
     #[error("refused: {0}")]
     Refused(RefusedByNode),
+    /// Somebody else answers there, who is known by what was said: the text gateway of a node,
+    /// say, or a web server.
+    #[error("{0}")]
+    WrongPort(String),
     /// It answers, but not as a node of this protocol does.
     #[error("not a replog node: {0}")]
     Protocol(String),

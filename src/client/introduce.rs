@@ -1,22 +1,25 @@
 //! Dialling a node and the exchange of HELLOs: everything before the first request.
 
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::error::{ConnectFailure, RefusedByNode};
-use crate::limits::{FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, NODES_MAX};
+use crate::connect::{Dial, DialFailure, Stranger, nudge_at, nudged, since, tune};
+use crate::limits::{
+    CLIENT_DEAD_AFTER, FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, NODES_MAX,
+};
 use crate::types::{LogId, NodeId};
 use crate::wire::codec::{Hello, Role};
-use crate::wire::{FrameDecoder, Message, VERSION, reserve_for_read};
+use crate::wire::{FrameDecoder, FrameError, Message, VERSION, reserve_for_read};
 
 /// What a node said of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
-    /// The address that answered.
+    /// The address that answered, as it was given.
     pub(super) addr: String,
     /// What it said.
     pub(super) hello: Hello,
@@ -37,52 +40,124 @@ impl Node {
 }
 
 /// A connection ready for requests, and what came behind the node's HELLO.
+#[derive(Debug)]
 pub(super) struct Introduced {
     pub(super) stream: TcpStream,
     pub(super) buffer: BytesMut,
     pub(super) node: Node,
 }
 
-/// Dials `addr` and introduces the client as `name`, all within `patience`.
+/// The addresses tried, as people would write them, and why each did not do.
+pub(super) type Failures = Vec<(String, ConnectFailure)>;
+
+/// Dials `target` (`host:port`) and introduces the client as `name`, all by `deadline`: the first of
+/// its addresses behind which a node introduces itself. They share the time.
 pub(super) async fn introduce(
-    addr: &str,
+    target: &str,
     name: &str,
-    patience: Duration,
-) -> Result<Introduced, ConnectFailure> {
-    timeout(patience, introduce_patiently(addr, name))
-        .await
-        .unwrap_or(Err(ConnectFailure::TimedOut(patience)))
+    deadline: Instant,
+) -> Result<Introduced, Failures> {
+    match Dial::resolve(target, deadline).await {
+        Ok(dial) => introduce_at(dial, target, name).await,
+        Err(failure) => Err(vec![(target.to_owned(), failure.into())]),
+    }
 }
 
-async fn introduce_patiently(addr: &str, name: &str) -> Result<Introduced, ConnectFailure> {
-    let io = |error: std::io::Error| ConnectFailure::Io(error.to_string());
-    let mut stream = TcpStream::connect(addr).await.map_err(io)?;
-    // Requests are written in batches; holding the last piece of one back would cost a delayed ack.
-    stream.set_nodelay(true).map_err(io)?;
-    stream.write_all(&client_hello(name).encode().to_bytes()).await.map_err(io)?;
-
-    let decoder = FrameDecoder { body_bytes_max: FRAME_BODY_BYTES_MAX };
-    let mut buffer = BytesMut::new();
-    let frame = loop {
-        let frame = decoder.decode(&mut buffer);
-        if let Some(frame) = frame.map_err(|error| ConnectFailure::Protocol(error.to_string()))? {
-            break frame;
+/// The same, for a name whose addresses are known.
+pub(super) async fn introduce_at(
+    mut dial: Dial,
+    target: &str,
+    name: &str,
+) -> Result<Introduced, Failures> {
+    let mut failures = Failures::new();
+    while let Some((addr, stream)) = dial.next().await {
+        match introduce_on(stream, addr, target, name, dial.share_ends()).await {
+            Ok(introduced) => return Ok(introduced),
+            Err(failure) => failures.push((shown(target, addr), failure)),
         }
-        reserve_for_read(&mut buffer);
-        if stream.read_buf(&mut buffer).await.map_err(io)? == 0 {
-            return Err(ConnectFailure::Io("closed before the introduction".to_owned()));
+    }
+    let unconnected = dial.failures().iter();
+    failures
+        .extend(unconnected.map(|(addr, failure)| (shown(target, *addr), failure.clone().into())));
+    Err(failures)
+}
+
+/// An address as it was given and, if that was a name, what it stands for.
+fn shown(target: &str, addr: SocketAddr) -> String {
+    if target.parse() == Ok(addr) { target.to_owned() } else { format!("{target} ({})", addr.ip()) }
+}
+
+impl From<DialFailure> for ConnectFailure {
+    fn from(failure: DialFailure) -> Self {
+        match failure {
+            DialFailure::Unresolved(why) => ConnectFailure::Unresolved(why),
+            DialFailure::Unconnected(why) => ConnectFailure::Unconnected(why),
+        }
+    }
+}
+
+async fn introduce_on(
+    mut stream: TcpStream,
+    addr: SocketAddr,
+    target: &str,
+    name: &str,
+    deadline: Instant,
+) -> Result<Introduced, ConnectFailure> {
+    let connected = Instant::now();
+    tune(&stream, CLIENT_DEAD_AFTER);
+    let mut buffer = BytesMut::new();
+    let hello = exchange(&mut stream, name, &mut buffer, addr.port());
+    match timeout_at(nudge_at(deadline), hello).await {
+        Ok(hello) => {
+            let node = judge(target, hello?).map_err(ConnectFailure::Protocol)?;
+            Ok(Introduced { stream, buffer, node })
+        }
+        Err(_) => {
+            let said = nudged(stream, deadline).await;
+            Err(match Stranger::of(&said) {
+                Some(stranger) => ConnectFailure::WrongPort(stranger.sentence(addr.port())),
+                None => ConnectFailure::NotIntroduced(since(connected)),
+            })
+        }
+    }
+}
+
+/// Sends our HELLO and waits for the other one.
+async fn exchange(
+    stream: &mut TcpStream,
+    name: &str,
+    buffer: &mut BytesMut,
+    port: u16,
+) -> Result<Hello, ConnectFailure> {
+    let broken = |error: std::io::Error| ConnectFailure::Closed(error.to_string());
+    stream.write_all(&client_hello(name).encode().to_bytes()).await.map_err(broken)?;
+    let decoder = FrameDecoder { body_bytes_max: FRAME_BODY_BYTES_MAX };
+    let frame = loop {
+        match decoder.decode(buffer) {
+            Ok(Some(frame)) => break frame,
+            Ok(None) => {}
+            Err(error) => return Err(no_frame(error, buffer, port)),
+        }
+        reserve_for_read(buffer);
+        if stream.read_buf(buffer).await.map_err(broken)? == 0 {
+            return Err(ConnectFailure::Closed("no word about why".to_owned()));
         }
     };
     match Message::decode(frame) {
-        Ok(Some(Message::Hello(hello))) => {
-            let node = judge(addr, hello).map_err(ConnectFailure::Protocol)?;
-            Ok(Introduced { stream, buffer, node })
-        }
+        Ok(Some(Message::Hello(hello))) => Ok(hello),
         Ok(Some(Message::Refuse(refuse))) => {
             Err(ConnectFailure::Refused(RefusedByNode { code: refuse.code, reason: refuse.reason }))
         }
         Ok(_) => Err(ConnectFailure::Protocol("its first frame is no HELLO".to_owned())),
         Err(error) => Err(ConnectFailure::Protocol(error.to_string())),
+    }
+}
+
+/// What came instead of a frame.
+fn no_frame(error: FrameError, said: &[u8], port: u16) -> ConnectFailure {
+    match Stranger::of(said) {
+        Some(stranger) => ConnectFailure::WrongPort(stranger.sentence(port)),
+        None => ConnectFailure::Protocol(error.to_string()),
     }
 }
 

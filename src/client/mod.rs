@@ -67,6 +67,7 @@ mod outbox;
 mod outcome;
 mod reconnect;
 mod requests;
+mod search;
 
 #[cfg(test)]
 pub(crate) mod fake_node;
@@ -97,14 +98,17 @@ pub use outcome::{AppendOutcome, Placed, Refusal, ReplyLine};
 pub use reconnect::ReconnectPolicy;
 
 use connection::Shared;
-use introduce::{Introduced, Node, introduce};
+use introduce::{Failures, Introduced, Node};
+use search::Search;
 
 /// How to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// How the client calls itself in the node's log: up to 64 bytes, may be empty.
     pub name: String,
-    /// How long one address may take from the first packet to the introduction.
+    /// How long connecting may take, from the first look-up to the introduction. All servers, and
+    /// all addresses of their names, share it: the next address of a name is tried after 250 ms, the
+    /// next server after a second, both at once when the one before fails.
     pub timeout: Duration,
     /// When a lost connection is tried again, where that is done at all.
     pub reconnect: ReconnectPolicy,
@@ -131,13 +135,15 @@ pub struct Client {
 struct Inner {
     shared: Arc<Shared>,
     node: Node,
+    unreached: Failures,
     /// The task that owns the socket ends with the last handle: whoever waits holds one.
     _task: AbortOnDropHandle<()>,
 }
 
 impl Client {
-    /// Connects to the first of `addrs` (`host:port`) that introduces itself as a node. Must be
-    /// called in a tokio runtime.
+    /// Connects to the first of `addrs` (`host:port`) that introduces itself as a node. A server that
+    /// fails, or is slow, is not waited for: see [`ConnectOptions::timeout`]. Must be called in a
+    /// tokio runtime.
     ///
     /// # Errors
     /// None does; tells why for each. Nothing was asked of any node.
@@ -145,24 +151,20 @@ impl Client {
         addrs: impl IntoIterator<Item = A>,
         options: ConnectOptions,
     ) -> Result<Client, ConnectError> {
-        let mut attempts = Vec::new();
-        for addr in addrs {
-            let addr = addr.as_ref();
-            match introduce(addr, &options.name, options.timeout).await {
-                Ok(introduced) => return Ok(Client::start(introduced)),
-                Err(failure) => attempts.push((addr.to_owned(), failure)),
-            }
+        let mut search = Search::begin(addrs, &options);
+        match search.next_node().await {
+            Some(introduced) => Ok(Client::start(introduced, search.end())),
+            None => Err(ConnectError { attempts: search.end() }),
         }
-        Err(ConnectError { attempts })
     }
 
-    fn start(introduced: Introduced) -> Client {
+    fn start(introduced: Introduced, unreached: Failures) -> Client {
         let Introduced { stream, buffer, node } = introduced;
         let shared = Arc::new(Shared::new(node.frame_bytes_max()));
         let (reader, writer) = stream.into_split();
         let task = tokio::spawn(connection::run(shared.clone(), reader, writer, buffer));
         let _task = AbortOnDropHandle::new(task);
-        Client { inner: Arc::new(Inner { shared, node, _task }) }
+        Client { inner: Arc::new(Inner { shared, node, unreached, _task }) }
     }
 
     fn shared(&self) -> &Shared {
@@ -208,6 +210,12 @@ impl Client {
     /// Largest payload, in bytes, that the node takes in an append.
     pub fn payload_max(&self) -> usize {
         self.inner.node.hello.payload_bytes_max as usize
+    }
+
+    /// The servers that were tried on the way to this one, with the reason why each did not do.
+    /// Nothing was asked of them.
+    pub fn unreached(&self) -> &[(String, ConnectFailure)] {
+        &self.inner.unreached
     }
 
     /// Why the connection ended, if it did.

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::error::ConnectError;
+use super::search::Search;
 use super::{Client, ConnectOptions, Role};
 
 /// When a lost connection is tried again.
@@ -64,10 +65,11 @@ impl ReconnectPolicy {
 }
 
 impl Client {
-    /// Connects to the master. With one address, and whenever none of several leads to the master,
-    /// it connects to the first that answers: what that node says of an append
-    /// (`REJECTED not-master master=…`) is then the answer. With several addresses it goes where
-    /// the first that answers says the master is, and otherwise asks the others.
+    /// Connects to the master. With one address, and whenever none of several leads to the master
+    /// within [`ConnectOptions::timeout`], it connects to the first that answers: what that node
+    /// says of an append (`REJECTED not-master master=…`) is then the answer, and
+    /// [`Client::unreached`] names the servers that were no use. With several addresses it goes
+    /// where those that answer say the master is, and asks the others beside that.
     ///
     /// ```
     /// use replog::client::{Client, ConnectOptions, Role};
@@ -87,19 +89,20 @@ impl Client {
         addrs: &[A],
         options: ConnectOptions,
     ) -> Result<Client, ConnectError> {
-        let first = Client::connect(addrs, options.clone()).await?;
-        if addrs.len() == 1 || first.role() == Role::Master {
-            return Ok(first);
-        }
-        let elsewhere = addrs.iter().map(AsRef::as_ref).filter(|addr| *addr != first.addr());
-        for addr in first.master_addr().into_iter().chain(elsewhere) {
-            if let Ok(client) = Client::connect([addr], options.clone()).await
-                && client.role() == Role::Master
-            {
-                return Ok(client);
+        let mut search = Search::begin(addrs, &options);
+        let mut first = None;
+        while let Some(introduced) = search.next_node().await {
+            let node = &introduced.node.hello;
+            if addrs.len() == 1 || node.role == Role::Master {
+                return Ok(Client::start(introduced, search.end()));
             }
+            search.go_to(&node.master_addr);
+            first.get_or_insert(introduced);
         }
-        Ok(first)
+        match first {
+            Some(introduced) => Ok(Client::start(introduced, search.end())),
+            None => Err(ConnectError { attempts: search.end() }),
+        }
     }
 
     /// After a connection was lost: connects to the master again, as often as

@@ -51,22 +51,27 @@ async fn every_address_is_tried_and_named_if_none_answers() {
     let refusing = FakeNode::master().await;
     let silent = FakeNode::master().await;
     let foreign = FakeNode::master().await;
-    let addrs = [refusing.addr(), silent.addr(), foreign.addr()];
-    let options =
-        ConnectOptions { timeout: Duration::from_millis(200), ..ConnectOptions::default() };
+    let web = FakeNode::master().await;
+    let addrs = [refusing.addr(), silent.addr(), foreign.addr(), web.addr()];
+    let options = ConnectOptions { timeout: Duration::from_secs(1), ..ConnectOptions::default() };
     let refuse = async {
         let mut peer = refusing.accept_silently().await;
         let (code, reason) = (RefuseCode::Busy.number(), "connections=1024".to_owned());
         peer.send(Message::Refuse(Refuse { code, epoch: 1, reason })).await;
-        let _silent = silent.accept_silently().await;
-        foreign.accept_silently().await.send_bytes(b"HTTP/1.1 400").await;
+        let silent = silent.accept_silently().await;
+        foreign.accept_silently().await.send_bytes(b"220 mail.example ESMTP").await;
+        web.accept_silently().await.send_bytes(b"HTTP/1.1 400").await;
+        silent
     };
-    let (result, ()) = tokio::join!(Client::connect(&addrs, options), refuse);
-    let failures: Vec<_> = result.unwrap_err().attempts.into_iter().map(|(_, why)| why).collect();
-    assert!(matches!(&failures[0], ConnectFailure::Refused(refused)
+    let (result, _silent) = tokio::join!(Client::connect(&addrs, options), refuse);
+    let error = result.unwrap_err();
+    let failure = |addr: &String| &error.attempts.iter().find(|(at, _)| at == addr).unwrap().1;
+    assert_eq!(error.attempts.len(), 4, "{error}");
+    assert!(matches!(failure(&addrs[0]), ConnectFailure::Refused(refused)
         if refused.code == RefuseCode::Busy.number()));
-    assert_eq!(failures[1], ConnectFailure::TimedOut(Duration::from_millis(200)));
-    assert!(matches!(failures[2], ConnectFailure::Protocol(_)));
+    assert!(matches!(failure(&addrs[1]), ConnectFailure::NotIntroduced(_)), "{error}");
+    assert!(matches!(failure(&addrs[2]), ConnectFailure::Protocol(_)), "{error}");
+    assert!(matches!(failure(&addrs[3]), ConnectFailure::WrongPort(_)), "{error}");
 }
 
 #[tokio::test]

@@ -1,20 +1,27 @@
 //! Connecting to a secondary and introducing ourselves.
+//!
+//! A name may have several addresses, and what answers at one of them may be another node, or no
+//! node at all: then the next one is tried, within the same attempt. Never are two introductions
+//! under way at once: two addresses may lead to the same node, and a HELLO asks for a promise.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::inbox::{DialError, Introduced};
 use super::link::tune;
-use super::reader::{IntroductionError, read_hello, refuse};
+use super::reader::{IntroductionError, cut, read_hello, refuse};
+use crate::codes::RefuseCode;
 use crate::config::ClusterConfig;
+use crate::connect::{Dial, Stranger, nudge_at, nudged, since};
 use crate::engine::SessionId;
-use crate::limits::READ_CHUNK_BYTES;
+use crate::limits::{INTRODUCTION_TIMEOUT, READ_CHUNK_BYTES};
 use crate::wire::Message;
-use crate::wire::codec::Hello;
+use crate::wire::codec::{Hello, Refuse, Role};
 
 /// A connection whose other side takes nothing for so long is cut: as long as it takes to be judged
 /// unhealthy, within bounds.
@@ -23,34 +30,310 @@ pub(super) fn dead_after(cluster: &ClusterConfig) -> Duration {
         .clamp(Duration::from_secs(2), Duration::from_secs(60))
 }
 
-/// Connects and exchanges HELLOs, all within `dead_after`.
+/// Connects to one of the addresses of `addr` and exchanges HELLOs, all within `dead_after`.
 pub(super) async fn connect(
     addr: &str,
     session: SessionId,
     hello: Hello,
     dead_after: Duration,
 ) -> Result<Box<Introduced>, DialError> {
-    let unreachable = |error: &dyn std::fmt::Display| DialError::Unreachable(error.to_string());
-    let epoch = hello.epoch;
-    let dial = async {
-        let stream = TcpStream::connect(addr).await.map_err(|error| unreachable(&error))?;
+    match Dial::resolve(addr, Instant::now() + dead_after).await {
+        Ok(dial) => connect_to(dial, session, hello, dead_after).await,
+        Err(failure) => Err(DialError::Unreachable(failure.to_string())),
+    }
+}
+
+/// The same, for a name whose addresses are known.
+async fn connect_to(
+    mut dial: Dial,
+    session: SessionId,
+    hello: Hello,
+    dead_after: Duration,
+) -> Result<Box<Introduced>, DialError> {
+    let mut failures: Vec<(SocketAddr, DialError)> = Vec::new();
+    while let Some((addr, stream)) = dial.next().await {
         tune(&stream, dead_after);
-        let (mut read, mut write) = stream.into_split();
-        let frame = Message::Hello(hello).encode().to_bytes();
-        write.write_all(&frame).await.map_err(|error| unreachable(&error))?;
-        let mut buffer = BytesMut::with_capacity(READ_CHUNK_BYTES);
-        match read_hello(&mut read, &mut buffer).await {
-            Ok(hello) => Ok(Box::new(Introduced { session, hello, read, write, buffer })),
-            Err(IntroductionError::Refused(refuse)) => Err(DialError::Refused(refuse)),
-            Err(IntroductionError::Gone(reason)) => Err(DialError::Unreachable(reason)),
-            Err(IntroductionError::Refuse(code, reason)) => {
-                // Told in a task of its own: whoever sends nonsense may be slow to listen, too.
-                let (epoch, told) = (epoch, reason.clone());
-                tokio::spawn(async move { refuse(read, write, code, epoch, &told).await });
-                Err(DialError::Unreachable(reason))
+        // Nobody needs longer, and after it the peer may close.
+        let until = dial.share_ends().min(Instant::now() + INTRODUCTION_TIMEOUT);
+        match introduce(stream, addr, session, hello.clone(), until).await {
+            Ok(introduced) => return Ok(introduced),
+            Err(error) if is_about_the_address(&error) => failures.push((addr, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    let unconnected = dial.failures().iter();
+    failures.extend(unconnected.map(|(addr, failure)| {
+        let failure = DialError::Unreachable(failure.to_string());
+        (*addr, failure)
+    }));
+    Err(sum_of(failures))
+}
+
+/// Whether another address may lead to the node that is wanted.
+fn is_about_the_address(error: &DialError) -> bool {
+    match error {
+        DialError::Unreachable(_) => true,
+        DialError::Refused(refuse) => matches!(
+            RefuseCode::from_number(refuse.code),
+            Some(RefuseCode::WrongNode | RefuseCode::WrongRole)
+        ),
+    }
+}
+
+/// One error for all addresses. Somebody else at each of them is a refusal, which stays; if one does
+/// not answer, the node that is wanted may be there.
+fn sum_of(mut failures: Vec<(SocketAddr, DialError)>) -> DialError {
+    if failures.len() == 1 {
+        return failures.remove(0).1;
+    }
+    let mut wrong: Option<(u16, u64)> = None;
+    let mut unreachable = false;
+    let mut reasons = Vec::new();
+    for (addr, failure) in failures {
+        match failure {
+            DialError::Refused(refuse) => {
+                wrong.get_or_insert((refuse.code, refuse.epoch));
+                reasons.push(format!("{addr}: {}", cut(&refuse.reason)));
+            }
+            DialError::Unreachable(reason) => {
+                unreachable = true;
+                reasons.push(format!("{addr}: {reason}"));
             }
         }
+    }
+    let reason = reasons.join("; ");
+    match wrong {
+        Some((code, epoch)) if !unreachable => DialError::Refused(Refuse { code, epoch, reason }),
+        _ => DialError::Unreachable(reason),
+    }
+}
+
+/// Exchanges HELLOs on one connection.
+async fn introduce(
+    stream: TcpStream,
+    addr: SocketAddr,
+    session: SessionId,
+    hello: Hello,
+    deadline: Instant,
+) -> Result<Box<Introduced>, DialError> {
+    let connected = Instant::now();
+    let (epoch, wanted) = (hello.epoch, hello.peer_id.clone());
+    let (mut read, mut write) = stream.into_split();
+    let mut buffer = BytesMut::with_capacity(READ_CHUNK_BYTES);
+    let frame = Message::Hello(hello).encode().to_bytes();
+    let exchange = async {
+        if let Err(error) = write.write_all(&frame).await {
+            return Err(IntroductionError::Gone(error.to_string()));
+        }
+        read_hello(&mut read, &mut buffer).await
     };
-    let late = DialError::Unreachable("no answer to the introduction".to_owned());
-    timeout(dead_after, dial).await.unwrap_or(Err(late))
+    let unreachable = |reason| Err(DialError::Unreachable(reason));
+    let (code, reason) = match timeout_at(nudge_at(deadline), exchange).await {
+        Err(_) => {
+            let said = nudged(tokio::io::join(read, write), deadline).await;
+            return unreachable(match Stranger::of(&said) {
+                Some(stranger) => stranger.sentence(addr.port()),
+                None => format!("connected, but no introduction within {:?}", since(connected)),
+            });
+        }
+        Ok(Ok(hello)) if hello.role == Role::Secondary && hello.node_id == wanted => {
+            return Ok(Box::new(Introduced { session, hello, read, write, buffer }));
+        }
+        Ok(Ok(hello)) => {
+            let role = match hello.role {
+                Role::Master => "master",
+                Role::Secondary => "secondary",
+                Role::Client => "client",
+            };
+            let id = cut(&hello.node_id).escape_debug();
+            (RefuseCode::WrongNode, format!("this is the {role} {id}, not the secondary {wanted}"))
+        }
+        Ok(Err(IntroductionError::Refused(refuse))) => return Err(DialError::Refused(refuse)),
+        Ok(Err(IntroductionError::Gone(reason))) => {
+            return unreachable(format!("connected, but closed before the introduction: {reason}"));
+        }
+        Ok(Err(IntroductionError::Refuse(code, reason))) => (code, reason),
+    };
+    let stranger = Stranger::of(&buffer);
+    let error = match (stranger, code) {
+        (Some(stranger), _) => DialError::Unreachable(stranger.sentence(addr.port())),
+        (None, RefuseCode::WrongNode) => {
+            DialError::Refused(Refuse { code: code.number(), epoch: 0, reason: reason.clone() })
+        }
+        (None, _) => DialError::Unreachable(reason.clone()),
+    };
+    if stranger.is_none() {
+        // Told in a task of its own: whoever sends nonsense may be slow to listen, too.
+        tokio::spawn(async move { refuse(read, write, code, epoch, &reason).await });
+    }
+    Err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::connect::BlackHole;
+    use crate::wire::FrameDecoder;
+
+    const PATIENCE: Duration = Duration::from_secs(4);
+
+    /// A HELLO of `id`, as far as dialling looks at it.
+    fn hello_of(role: Role, id: &str, peer_id: &str) -> Hello {
+        Hello {
+            version_min: 1,
+            version_max: 1,
+            role,
+            node_id: id.to_owned(),
+            peer_id: peer_id.to_owned(),
+            log_id: None,
+            epoch: 1,
+            run_id: 7,
+            epoch_table: Vec::new(),
+            stored: 0,
+            tail_epoch: 0,
+            tail_digest: 0,
+            commit: 0,
+            vouches: false,
+            roster: Vec::new(),
+            master_addr: String::new(),
+            frame_bytes_max: 1 << 20,
+            payload_bytes_max: 1 << 20,
+            window_bytes: 1 << 20,
+        }
+    }
+
+    /// Answers the first frame of each connection with `answer`, or says nothing. The task gives the
+    /// HELLOs that came when all is over.
+    async fn answering(answer: Option<Message>) -> (SocketAddr, JoinHandle<Hello>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (mut read, mut write) = stream.into_split();
+            let mut buffer = BytesMut::new();
+            let hello = match read_hello(&mut read, &mut buffer).await {
+                Ok(hello) => hello,
+                Err(_) => panic!("the first frame is no HELLO"),
+            };
+            if let Some(answer) = answer {
+                write.write_all(&answer.encode().to_bytes()).await.unwrap();
+            }
+            // Until the other side closes: what it says last is thrown away.
+            let _ = tokio::io::copy(&mut read, &mut tokio::io::sink()).await;
+            hello
+        });
+        (addr, serving)
+    }
+
+    fn refusal(code: RefuseCode, reason: &str) -> Message {
+        Message::Refuse(Refuse { code: code.number(), epoch: 0, reason: reason.to_owned() })
+    }
+
+    async fn dial(addrs: &[SocketAddr]) -> Result<Box<Introduced>, DialError> {
+        let dial = Dial::to(addrs.iter().copied(), Instant::now() + PATIENCE);
+        let hello = hello_of(Role::Master, "master", "s1");
+        connect_to(dial, SessionId(1), hello, PATIENCE).await
+    }
+
+    async fn error_of(addrs: &[SocketAddr]) -> String {
+        match dial(addrs).await {
+            Ok(introduced) => panic!("{} answered", introduced.hello.node_id),
+            Err(DialError::Unreachable(reason)) => reason,
+            Err(DialError::Refused(refuse)) => format!("{}: {}", refuse.code, refuse.reason),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_node_behind_the_second_address_is_found_whoever_is_at_the_first() {
+        let firsts = [
+            Some(refusal(RefuseCode::WrongNode, "this is s2, not s1")),
+            Some(refusal(RefuseCode::WrongRole, "this node is a master")),
+            Some(Message::Hello(hello_of(Role::Secondary, "s2", ""))),
+            None,
+        ];
+        for first in firsts {
+            let what = format!("{first:?}");
+            let (wrong, _serving) = answering(first).await;
+            let answer = Message::Hello(hello_of(Role::Secondary, "s1", ""));
+            let (right, _serving) = answering(Some(answer)).await;
+            let found = dial(&[wrong, right]).await;
+            assert!(found.is_ok_and(|found| found.hello.node_id == "s1"), "{what}");
+        }
+        let swallowing = BlackHole::new().await;
+        let answer = Message::Hello(hello_of(Role::Secondary, "s1", ""));
+        let (right, _serving) = answering(Some(answer)).await;
+        assert!(dial(&[swallowing.addr, right]).await.is_ok());
+    }
+
+    /// A HELLO asks for a promise, and two addresses may be one node: the second is asked when the
+    /// first one's connection is over.
+    #[tokio::test]
+    async fn two_introductions_are_never_under_way_at_once() {
+        let (silent, first) = answering(None).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addrs = [silent, listener.local_addr().unwrap()];
+        let second = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = BytesMut::new();
+            let decoder = FrameDecoder { body_bytes_max: 8192 };
+            while decoder.decode(&mut buffer).unwrap().is_none() {
+                let mut chunk = [0; 1024];
+                let count = tokio::io::AsyncReadExt::read(&mut stream, &mut chunk).await.unwrap();
+                buffer.extend_from_slice(&chunk[..count]);
+            }
+            // It ends when we have closed, and gives what was introduced there.
+            let hello = first.await.unwrap();
+            assert_eq!((hello.peer_id.as_str(), hello.run_id), ("s1", 7));
+        };
+        let (error, ()) = tokio::join!(error_of(&addrs), second);
+        let [first, second] = addrs.map(|addr| addr.to_string());
+        assert!(error.contains(&first) && error.contains(&second), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_by_the_node_that_is_wanted_is_the_answer() {
+        let (right, _serving) = answering(Some(refusal(RefuseCode::ForeignLog, "other"))).await;
+        let (other, _serving) = answering(None).await;
+        let code = RefuseCode::ForeignLog.number();
+        assert_eq!(error_of(&[right, other]).await, format!("{code}: other"));
+    }
+
+    #[tokio::test]
+    async fn the_error_names_every_address_and_why() {
+        let (wrong, _serving) = answering(Some(refusal(RefuseCode::WrongNode, "this is s2"))).await;
+        let (other, _serving) = answering(Some(refusal(RefuseCode::WrongNode, "this is s3"))).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gone = listener.local_addr().unwrap();
+        drop(listener);
+        let error = error_of(&[wrong, gone]).await;
+        assert!(error.starts_with(&format!("{wrong}: this is s2; {gone}: cannot connect: ")));
+        let (wrong, _serving) = answering(Some(refusal(RefuseCode::WrongNode, "this is s2"))).await;
+        let code = RefuseCode::WrongNode.number();
+        assert_eq!(
+            error_of(&[wrong, other]).await,
+            format!("{code}: {wrong}: this is s2; {other}: this is s3"),
+            "somebody else everywhere: that is a refusal"
+        );
+    }
+
+    /// Servers that speak in lines wait for the end of one before they answer.
+    #[tokio::test]
+    async fn a_text_gateway_is_called_by_its_name_though_it_waits_for_the_end_of_a_line() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let gateway = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (read, mut write) = stream.into_split();
+            let mut line = Vec::new();
+            let mut lines = tokio::io::BufReader::new(read);
+            tokio::io::AsyncBufReadExt::read_until(&mut lines, b'\n', &mut line).await.unwrap();
+            write.write_all(b"ERR unknown-verb - try HELP\n").await.unwrap();
+        };
+        let addrs = [addr];
+        let (error, ()) = tokio::join!(error_of(&addrs), gateway);
+        assert!(error.starts_with("that is the text gateway of a replog node"), "{error}");
+    }
 }

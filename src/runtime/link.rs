@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use super::inbox::{Input, Node, PeerEvent};
 use super::metrics::{self, Traffic};
 use crate::codes::RefuseCode;
+pub(super) use crate::connect::tune;
 use crate::engine::SessionId;
 use crate::limits::FRAME_BODY_BYTES_MAX;
 use crate::types::{Epoch, NodeIndex, Seq};
@@ -295,19 +296,6 @@ async fn read_frames(
     };
     // A driver that is gone needs no event.
     let _ = driver.send(Input::Peer(PeerEvent::Closed { peer, session, refuse, reason })).await;
-}
-
-/// Sets what every connection of ours needs: no delay for small frames, and an end to connections
-/// whose other side takes nothing for `dead_after` (a cut cable gives no sign by itself).
-pub(super) fn tune(stream: &TcpStream, dead_after: Duration) {
-    let socket = socket2::SockRef::from(stream);
-    // A socket that cannot be tuned still works: slower, or longer in noticing a cut.
-    let _ = stream.set_nodelay(true);
-    let _ = socket.set_tcp_user_timeout(Some(dead_after));
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(10))
-        .with_interval(Duration::from_secs(5));
-    let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
 #[cfg(test)]
