@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -13,6 +14,7 @@ use super::error::ConnectionLost;
 use super::order::Order;
 use super::outbox::{APPEND_HEAD_BYTES_MAX, AppenderKey};
 use super::outcome::{AppendOutcome, Refusal};
+use super::requests::Single;
 use crate::codes::Code;
 use crate::types::{AckLevel, Patience, Seq, WriteConcern};
 use crate::wire::codec;
@@ -25,7 +27,11 @@ pub struct AppendOptions {
     /// What holding means.
     pub ack: Option<AckLevel>,
     /// How long to wait before the answer is PENDING; zero answers as soon as the entry is in the
-    /// master's log.
+    /// master's log. The node keeps it, and so does the client: if no answer is there
+    /// [`ANSWER_MARGIN`](crate::limits::ANSWER_MARGIN) later (counted from when the entry was sent,
+    /// or from the last answer to one with this timeout), it gives the connection up, with
+    /// [`LostReason::Overdue`](super::LostReason::Overdue). Without one it waits for ever, even for
+    /// a silent node: see [`Client::silence`].
     pub timeout: Option<Patience>,
     /// Makes a repetition harmless. Nodes of this version refuse it.
     pub producer: Option<Producer>,
@@ -60,6 +66,14 @@ impl AppendOptions {
     /// Whether nothing in them differs from entry to entry.
     pub(super) fn is_plain(&self) -> bool {
         self.producer.is_none() && self.match_seq.is_none() && !self.atomic
+    }
+
+    /// The timeout, if it ends.
+    pub(super) fn limit(&self) -> Option<Duration> {
+        match self.timeout {
+            Some(Patience::For(timeout)) => Some(timeout),
+            Some(Patience::Forever) | None => None,
+        }
     }
 
     pub(super) fn wire_concern(&self) -> codec::Concern {
@@ -180,8 +194,10 @@ impl Client {
         }
         let shared = self.shared();
         let place = shared.single_place().await?;
-        let register =
-            |requests: &mut super::requests::Requests| (requests.register_single(reply, place), 0);
+        let limit = options.limit();
+        let register = |requests: &mut super::requests::Requests| {
+            (requests.register_single(Single::Append, reply, place, limit), 0)
+        };
         shared.send_entry(None, &Arc::new(options), &payload, register).await?;
         Ok(handle)
     }
@@ -225,7 +241,11 @@ impl Client {
             let request = codec::WaitRequest { id, seq, concern, ack, timeout };
             crate::wire::Message::WaitRequest(request).encode()
         };
-        shared.send(WAIT_BYTES, |requests| requests.register_single(reply, place), encode).await?;
+        let limit = options.limit();
+        let register = |requests: &mut super::requests::Requests| {
+            requests.register_single(Single::Wait, reply, place, limit)
+        };
+        shared.send(WAIT_BYTES, limit, register, encode).await?;
         handle.await
     }
 
@@ -316,11 +336,11 @@ impl Appender {
             debug_assert!(refused.is_ok(), "an entry just submitted has no answer");
             return Ok(());
         }
-        let order = &self.order;
+        let (order, limit) = (&self.order, self.options.limit());
         let register = |requests: &mut super::requests::Requests| {
             permit.forget();
             let index = order.submit();
-            (requests.register_entry(order, index), index)
+            (requests.register_entry(order, index, limit), index)
         };
         self.client.shared().send_entry(Some(self.key), &self.options, payload, register).await
     }

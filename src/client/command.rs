@@ -87,7 +87,7 @@ impl Client {
         };
         let sender = PieceSender::Reply(sender);
         shared
-            .send(line.len(), |requests| requests.register_channel(sender, place), encode)
+            .send(line.len(), None, |requests| requests.register_channel(sender, place), encode)
             .await?;
         Ok(CommandReply { client: self.clone(), pieces, ended: false })
     }

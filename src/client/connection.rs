@@ -15,7 +15,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::append::AppendOptions;
 use super::error::{ConnectionLost, LostReason, RefusedByNode};
@@ -23,10 +26,13 @@ use super::order::Order;
 use super::outbox::{AppenderKey, Outbox, Outgoing, payloads};
 use super::outcome::Refusal;
 use super::requests::{EntriesPiece, PieceSender, ReplyPiece, Requests};
+use super::silence::{Finding, LOOK_EVERY, Pulse, WE_WERE_AWAY};
+use crate::connect::{rounded, set_dead_after};
 use crate::limits::{
-    COMMANDS_PER_CONNECTION_MAX, FRAME_BODY_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
+    CLIENT_DEAD_AFTER, COMMANDS_PER_CONNECTION_MAX, FRAME_BODY_BYTES_MAX,
+    STREAMS_PER_CONNECTION_MAX,
 };
-use crate::wire::codec::Cancel;
+use crate::wire::codec::{Cancel, CommandHead};
 use crate::wire::{Frame, FrameDecoder, Message, OutFrame, reserve_for_read};
 
 /// Request bytes that wait to be written: enough to keep the socket busy, little enough that a
@@ -46,12 +52,31 @@ const WRITE_SLICES_MAX: usize = 64;
 /// How long answers are still read after the node stopped taking requests.
 const LAST_ANSWERS_WAIT: Duration = Duration::from_secs(1);
 
+/// A node that reads nothing for so long has more to do than it can: it is slow, and may stay so.
+const SLOW_READER_AFTER: Duration = Duration::from_secs(1);
+
+/// A stream of bytes whose system may be told how long to bear that nothing is acknowledged.
+pub(super) trait Endure {
+    /// `None`: for as long as it takes.
+    fn endure(&self, dead_after: Option<Duration>);
+}
+
+impl Endure for OwnedWriteHalf {
+    fn endure(&self, dead_after: Option<Duration>) {
+        set_dead_after(self.as_ref(), dead_after);
+    }
+}
+
 /// What the task and the handles share.
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
     /// Wakes the task: the outbox is no longer empty.
     work: Notify,
+    /// Wakes the task: something is owed.
+    owed: Notify,
+    /// Since when the node is silent, while it owes an answer to an append.
+    pub(super) silence: watch::Sender<Option<Instant>>,
     /// Permits are bytes: room in the outbox.
     room: Semaphore,
     /// Places for single appends and waits.
@@ -71,20 +96,24 @@ struct State {
     sent_end: u64,
     /// Entries of appenders that were not sent before the connection ended.
     unsent: Vec<(AppenderKey, Bytes)>,
+    pulse: Pulse,
     lost: Option<LostReason>,
 }
 
 impl Shared {
-    pub(super) fn new(frame_bytes_max: usize) -> Self {
+    pub(super) fn new(frame_bytes_max: usize, silent_after: Duration) -> Self {
         Shared {
             state: Mutex::new(State {
                 outbox: Outbox::new(frame_bytes_max),
                 requests: Requests::new(),
                 sent_end: 0,
                 unsent: Vec::new(),
+                pulse: Pulse::new(silent_after, Instant::now()),
                 lost: None,
             }),
             work: Notify::new(),
+            owed: Notify::new(),
+            silence: watch::Sender::new(None),
             room: Semaphore::new(UNSENT_BYTES_MAX),
             unanswered: Arc::new(Semaphore::new(UNANSWERED_MAX)),
             commands: Arc::new(Semaphore::new(COMMANDS_PER_CONNECTION_MAX)),
@@ -110,7 +139,10 @@ impl Shared {
 
     /// The error of a request that was sent and whose answer will not come.
     pub(super) fn unanswered(&self) -> ConnectionLost {
-        ConnectionLost { sent: true, reason: self.lost().unwrap_or(LostReason::Dropped) }
+        let state = self.lock();
+        let silent = || state.pulse.silence().map(|silence| LostReason::Silent(rounded(silence)));
+        let reason = state.lost.clone().or_else(silent).unwrap_or(LostReason::Dropped);
+        ConnectionLost { sent: true, reason }
     }
 
     /// Waits for room for a request of `bytes`; returns what was taken, to be forgotten by whoever
@@ -139,10 +171,11 @@ impl Shared {
     }
 
     /// Sends a request of about `bytes`. `register` says who waits and returns the id; `encode`
-    /// makes the frame.
+    /// makes the frame. An answer to it that must come within a time is `timed`.
     pub(super) async fn send(
         &self,
         bytes: usize,
+        timed: Option<Duration>,
         register: impl FnOnce(&mut Requests) -> u64,
         encode: impl FnOnce(u64) -> OutFrame,
     ) -> Result<u64, ConnectionLost> {
@@ -153,7 +186,10 @@ impl Shared {
         }
         permit.forget();
         let id = register(&mut state.requests);
-        self.enqueue(&mut state, |outbox| outbox.push_frame(encode(id), id + 1, charge(bytes)));
+        self.enqueue(&mut state, |outbox| {
+            outbox.push_request(encode(id), id + 1, charge(bytes), timed);
+        });
+        self.owe(&mut state);
         Ok(id)
     }
 
@@ -176,7 +212,15 @@ impl Shared {
         self.enqueue(&mut state, |outbox| {
             outbox.push_entry(appender, options, place, payload, charge(bytes));
         });
+        self.owe(&mut state);
         Ok(())
+    }
+
+    /// The node owes an answer from now on.
+    fn owe(&self, state: &mut State) {
+        if !state.pulse.owing && state.pulse.owe(Instant::now()) {
+            self.owed.notify_one();
+        }
     }
 
     fn enqueue(&self, state: &mut State, push: impl FnOnce(&mut Outbox)) {
@@ -203,7 +247,7 @@ impl Shared {
         let mut state = self.lock();
         if state.lost.is_none() && state.requests.is_under_way(id) {
             let frame = Message::Cancel(Cancel { id }).encode();
-            self.enqueue(&mut state, |outbox| outbox.push_frame(frame, 0, 0));
+            self.enqueue(&mut state, |outbox| outbox.push_request(frame, 0, 0, None));
         }
     }
 
@@ -226,6 +270,8 @@ impl Shared {
         for places in [&self.unanswered, &self.commands, &self.streams] {
             places.close();
         }
+        drop(state);
+        self.silence.send_if_modified(|silence| silence.take().is_some());
     }
 }
 
@@ -252,7 +298,7 @@ impl Drop for Ending {
 pub(super) async fn run(
     shared: Arc<Shared>,
     reader: impl AsyncRead + Unpin,
-    writer: impl AsyncWrite + Unpin,
+    writer: impl AsyncWrite + Endure + Unpin,
     buffer: BytesMut,
 ) {
     let outgoing = VecDeque::new();
@@ -264,14 +310,111 @@ pub(super) async fn run(
         lost = &mut reading => lost,
         // A node that stops answers what it can, says why, and closes: that is worth reading.
         lost = write(shared, writer, outgoing) => {
-            tokio::time::timeout(LAST_ANSWERS_WAIT, reading).await.unwrap_or(lost)
+            timeout(LAST_ANSWERS_WAIT, reading).await.unwrap_or(lost)
         }
+        lost = watch_over(shared) => lost,
     };
+}
+
+/// Watches that the node gives signs of life while it owes something, until it does not.
+async fn watch_over(shared: &Shared) -> LostReason {
+    loop {
+        let began = Instant::now();
+        let look_at = match shared.look(began) {
+            Look::Idle => {
+                shared.owed.notified().await;
+                continue;
+            }
+            Look::At(at) => at.min(began + LOOK_EVERY),
+            Look::Over(reason) => return reason,
+        };
+        sleep_until(look_at).await;
+        let now = Instant::now();
+        if now >= look_at + WE_WERE_AWAY {
+            shared.excuse(now);
+        }
+    }
+}
+
+/// What is to be done about the node's silence.
+enum Look {
+    /// Nothing is owed.
+    Idle,
+    /// Look again at this moment.
+    At(Instant),
+    /// The connection is given up.
+    Over(LostReason),
+}
+
+impl Shared {
+    fn look(&self, now: Instant) -> Look {
+        let mut state = self.lock();
+        if !state.requests.owes() {
+            state.pulse.owing = false;
+            return Look::Idle;
+        }
+        let due = state.requests.timeouts.due();
+        if let Some((at, patience)) = due
+            && at <= now
+        {
+            return Look::Over(LostReason::Overdue(rounded(patience)));
+        }
+        let look_at = match state.pulse.judge(now) {
+            Finding::Fine(until) => until,
+            Finding::Ask(until) => {
+                self.ask(&mut state);
+                until
+            }
+            Finding::Silent(silence) if state.requests.owes_an_append() => {
+                state
+                    .requests
+                    .give_up_what_may_be_asked_again(&LostReason::Silent(rounded(silence)));
+                if let Some(since) = state.pulse.fall_silent() {
+                    self.silence.send_replace(Some(since));
+                }
+                now + LOOK_EVERY
+            }
+            Finding::Silent(silence) => return Look::Over(LostReason::Silent(rounded(silence))),
+        };
+        Look::At(due.map_or(look_at, |(at, _)| at.min(look_at)))
+    }
+
+    /// Asks the node for a sign of life, unless that is on its way.
+    fn ask(&self, state: &mut State) {
+        if let Some(id) = state.requests.register_ping() {
+            let head = CommandHead { id, end: true };
+            let frame = Message::Command(head, Bytes::from_static(b"PING")).encode();
+            self.enqueue(state, |outbox| outbox.push_request(frame, id + 1, 0, None));
+        }
+    }
+
+    /// Something came.
+    fn heard(&self, now: Instant) {
+        if self.lock().pulse.heard(now) {
+            self.silence.send_replace(None);
+        }
+    }
+
+    /// We were away ourselves for a while.
+    fn excuse(&self, now: Instant) {
+        let mut state = self.lock();
+        state.requests.timeouts.excuse(now);
+        state.pulse.excuse(now);
+    }
+
+    /// Hands a piece to whoever reads it. Who asked may have gone; what still comes is thrown away.
+    /// Nothing else is read meanwhile, which is no silence of the node.
+    async fn hand_over<T>(&self, sender: &mpsc::Sender<T>, piece: T) {
+        let Err(TrySendError::Full(piece)) = sender.try_send(piece) else { return };
+        self.lock().pulse.set_deaf(true, Instant::now());
+        let _ = sender.send(piece).await;
+        self.lock().pulse.set_deaf(false, Instant::now());
+    }
 }
 
 async fn write(
     shared: &Shared,
-    mut writer: impl AsyncWrite + Unpin,
+    mut writer: impl AsyncWrite + Endure + Unpin,
     outgoing: &mut VecDeque<Outgoing>,
 ) -> LostReason {
     loop {
@@ -296,11 +439,22 @@ async fn write(
     }
 }
 
+/// Writes what the socket takes. The system does not tell a node that reads nothing from one that is
+/// gone: while the socket takes nothing, the connection is not cut for it.
 async fn write_some(
-    writer: &mut (impl AsyncWrite + Unpin),
+    writer: &mut (impl AsyncWrite + Endure + Unpin),
     slices: &[IoSlice<'_>],
 ) -> std::io::Result<usize> {
-    match writer.write_vectored(slices).await? {
+    let written = match timeout(SLOW_READER_AFTER, writer.write_vectored(slices)).await {
+        Ok(written) => written,
+        Err(_) => {
+            writer.endure(None);
+            let written = writer.write_vectored(slices).await;
+            writer.endure(Some(CLIENT_DEAD_AFTER));
+            written
+        }
+    };
+    match written? {
         0 => Err(std::io::ErrorKind::WriteZero.into()),
         written => Ok(written),
     }
@@ -311,6 +465,7 @@ impl Shared {
     /// is: the node does nothing with a part.
     fn note_written(&self, outgoing: &mut VecDeque<Outgoing>, mut written: usize) {
         let (mut freed, mut sent_end) = (0, 0);
+        let mut timed = Vec::new();
         while let Some(front) = outgoing.front_mut() {
             let part = written.min(front.frame.len());
             front.frame.advance(part);
@@ -320,10 +475,17 @@ impl Shared {
             }
             freed += front.charged;
             sent_end = sent_end.max(front.ids_end);
+            timed.extend(front.timed);
             outgoing.pop_front();
         }
         let mut state = self.lock();
         state.sent_end = state.sent_end.max(sent_end);
+        if !timed.is_empty() {
+            let now = Instant::now();
+            timed
+                .iter()
+                .for_each(|&(after, count)| state.requests.timeouts.sent(after, count, now));
+        }
         drop(state);
         self.room.add_permits(freed);
     }
@@ -350,7 +512,7 @@ async fn read(
         reserve_for_read(&mut buffer);
         match reader.read_buf(&mut buffer).await {
             Ok(0) => return LostReason::Closed,
-            Ok(_) => {}
+            Ok(_) => shared.heard(Instant::now()),
             Err(error) => return error.into(),
         }
     }
@@ -360,59 +522,50 @@ async fn read(
 /// has no way to slow down one answer alone.
 async fn dispatch(shared: &Shared, frame: Frame) -> Result<(), LostReason> {
     let unexpected = |what: &str| Err(LostReason::protocol(what));
+    let piece = |id, end| shared.lock().requests.piece(id, end);
     match Message::decode(frame).map_err(LostReason::protocol)? {
         Some(Message::AppendReply(reply)) => {
-            shared.lock().requests.answer(reply).map_err(LostReason::protocol)
+            let now = Instant::now();
+            shared.lock().requests.answer(reply, now).map_err(LostReason::protocol)
         }
-        Some(Message::Entries(head, records)) => {
-            let sender = shared.lock().requests.piece(head.id, head.end);
-            deliver_entries(sender, EntriesPiece::Entries(head, records)).await
-        }
+        Some(Message::Entries(head, records)) => match piece(head.id, head.end) {
+            Some(PieceSender::Entries(sender)) => {
+                shared.hand_over(&sender, EntriesPiece::Entries(head, records)).await;
+                Ok(())
+            }
+            Some(PieceSender::Nobody) => Ok(()),
+            _ => unexpected("entries that nobody asked for"),
+        },
         Some(Message::RequestRefused(refused)) => {
-            let sender = shared.lock().requests.piece(refused.id, true);
             let refusal = Refusal::from(refused.refusal);
-            match sender {
+            match piece(refused.id, true) {
                 // The protocol refuses a command in its reply. One refused so reads the same.
-                Some(PieceSender::Reply(_)) => {
+                Some(PieceSender::Reply(sender)) => {
                     let bytes = format!("{refusal}\n").into();
-                    deliver_reply(sender, ReplyPiece { bytes, end: true }).await
+                    shared.hand_over(&sender, ReplyPiece { bytes, end: true }).await;
+                    Ok(())
                 }
-                _ => deliver_entries(sender, EntriesPiece::Refused(refusal)).await,
+                Some(PieceSender::Entries(sender)) => {
+                    shared.hand_over(&sender, EntriesPiece::Refused(refusal)).await;
+                    Ok(())
+                }
+                Some(PieceSender::Nobody) => Ok(()),
+                None => unexpected("a refusal of no request"),
             }
         }
-        Some(Message::CommandReply(head, bytes)) => {
-            let sender = shared.lock().requests.piece(head.id, head.end);
-            deliver_reply(sender, ReplyPiece { bytes, end: head.end }).await
-        }
+        Some(Message::CommandReply(head, bytes)) => match piece(head.id, head.end) {
+            Some(PieceSender::Reply(sender)) => {
+                shared.hand_over(&sender, ReplyPiece { bytes, end: head.end }).await;
+                Ok(())
+            }
+            Some(PieceSender::Nobody) => Ok(()),
+            _ => unexpected("a reply to no command"),
+        },
         Some(Message::Refuse(refuse)) => {
             let (code, reason) = (refuse.code, refuse.reason);
             Err(LostReason::Refused(RefusedByNode { code, reason }))
         }
         Some(_) => unexpected("a frame that no client expects"),
         None => unexpected("a frame of an unknown type"),
-    }
-}
-
-async fn deliver_entries(
-    sender: Option<PieceSender>,
-    piece: EntriesPiece,
-) -> Result<(), LostReason> {
-    match sender {
-        Some(PieceSender::Entries(sender)) => {
-            // Who asked may have gone; what still comes for it is thrown away.
-            let _ = sender.send(piece).await;
-            Ok(())
-        }
-        _ => Err(LostReason::protocol("entries that nobody asked for")),
-    }
-}
-
-async fn deliver_reply(sender: Option<PieceSender>, piece: ReplyPiece) -> Result<(), LostReason> {
-    match sender {
-        Some(PieceSender::Reply(sender)) => {
-            let _ = sender.send(piece).await; // See `deliver_entries`.
-            Ok(())
-        }
-        _ => Err(LostReason::protocol("a reply to no command")),
     }
 }

@@ -94,7 +94,7 @@ impl Client {
         let sender = PieceSender::Entries(sender);
         let register =
             |requests: &mut super::requests::Requests| requests.register_channel(sender, place);
-        let id = shared.send(REQUEST_BYTES, register, encode).await?;
+        let id = shared.send(REQUEST_BYTES, None, register, encode).await?;
         Ok(EntryStream { client: self.clone(), id, pieces, ended: false })
     }
 }

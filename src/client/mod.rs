@@ -68,6 +68,7 @@ mod outcome;
 mod reconnect;
 mod requests;
 mod search;
+mod silence;
 
 #[cfg(test)]
 pub(crate) mod fake_node;
@@ -79,7 +80,7 @@ use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::limits::INTRODUCTION_TIMEOUT;
+use crate::limits::{INTRODUCTION_TIMEOUT, SILENT_AFTER};
 use crate::types::{LogId, NodeId};
 
 pub use crate::wire::codec::Role;
@@ -96,6 +97,7 @@ pub(crate) use follow::end_of_log;
 pub use follow::{FollowError, FollowEvent, Follower};
 pub use outcome::{AppendOutcome, Placed, Refusal, ReplyLine};
 pub use reconnect::ReconnectPolicy;
+pub use silence::Silence;
 
 use connection::Shared;
 use introduce::{Failures, Introduced, Node};
@@ -110,6 +112,9 @@ pub struct ConnectOptions {
     /// all addresses of their names, share it: the next address of a name is tried after 250 ms, the
     /// next server after a second, both at once when the one before fails.
     pub timeout: Duration,
+    /// How long a node that owes an answer may say nothing at all, a PING unanswered, before it is
+    /// called silent: see [`LostReason::Silent`] and [`Client::silence`].
+    pub silent_after: Duration,
     /// When a lost connection is tried again, where that is done at all.
     pub reconnect: ReconnectPolicy,
 }
@@ -119,6 +124,7 @@ impl Default for ConnectOptions {
         ConnectOptions {
             name: String::new(),
             timeout: INTRODUCTION_TIMEOUT,
+            silent_after: SILENT_AFTER,
             reconnect: ReconnectPolicy::default(),
         }
     }
@@ -153,14 +159,14 @@ impl Client {
     ) -> Result<Client, ConnectError> {
         let mut search = Search::begin(addrs, &options);
         match search.next_node().await {
-            Some(introduced) => Ok(Client::start(introduced, search.end())),
+            Some(introduced) => Ok(Client::start(introduced, search.end(), &options)),
             None => Err(ConnectError { attempts: search.end() }),
         }
     }
 
-    fn start(introduced: Introduced, unreached: Failures) -> Client {
+    fn start(introduced: Introduced, unreached: Failures, options: &ConnectOptions) -> Client {
         let Introduced { stream, buffer, node } = introduced;
-        let shared = Arc::new(Shared::new(node.frame_bytes_max()));
+        let shared = Arc::new(Shared::new(node.frame_bytes_max(), options.silent_after));
         let (reader, writer) = stream.into_split();
         let task = tokio::spawn(connection::run(shared.clone(), reader, writer, buffer));
         let _task = AbortOnDropHandle::new(task);
@@ -216,6 +222,11 @@ impl Client {
     /// Nothing was asked of them.
     pub fn unreached(&self) -> &[(String, ConnectFailure)] {
         &self.inner.unreached
+    }
+
+    /// Tells when the node falls silent while it owes an answer, and when it speaks again.
+    pub fn silence(&self) -> Silence {
+        Silence::of(self.shared())
     }
 
     /// Why the connection ended, if it did.

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -43,7 +44,7 @@ pub(super) struct OpenRun {
 #[derive(Debug)]
 enum Item {
     Run(OpenRun),
-    Frame { frame: OutFrame, ids_end: u64, charged: usize },
+    Frame { frame: OutFrame, ids_end: u64, charged: usize, timed: Option<Duration> },
 }
 
 /// A frame on its way into the socket.
@@ -53,6 +54,8 @@ pub(super) struct Outgoing {
     /// Every request with a lower id is sent when this frame is; 0 for a frame without requests.
     pub(super) ids_end: u64,
     pub(super) charged: usize,
+    /// The timeout within which so many requests of the frame are to be answered.
+    pub(super) timed: Option<(Duration, u64)>,
     /// The entries of an appender, to be given back should the frame never be sent.
     pub(super) entries: Option<(AppenderKey, Bytes)>,
 }
@@ -75,9 +78,16 @@ impl Outbox {
         self.items.is_empty()
     }
 
-    /// Adds an encoded request that makes all ids below `ids_end` sent.
-    pub(super) fn push_frame(&mut self, frame: OutFrame, ids_end: u64, charged: usize) {
-        self.items.push_back(Item::Frame { frame, ids_end, charged });
+    /// Adds an encoded request that makes all ids below `ids_end` sent, and is to be answered within
+    /// the timeout `timed`.
+    pub(super) fn push_request(
+        &mut self,
+        frame: OutFrame,
+        ids_end: u64,
+        charged: usize,
+        timed: Option<Duration>,
+    ) {
+        self.items.push_back(Item::Frame { frame, ids_end, charged, timed });
     }
 
     /// Adds an entry with the request id `id`, to the open run if it may join it.
@@ -118,8 +128,9 @@ impl Outbox {
     pub(super) fn drain_into(&mut self, outgoing: &mut VecDeque<Outgoing>) {
         outgoing.extend(self.items.drain(..).map(|item| match item {
             Item::Run(run) => run.seal(),
-            Item::Frame { frame, ids_end, charged } => {
-                Outgoing { frame, ids_end, charged, entries: None }
+            Item::Frame { frame, ids_end, charged, timed } => {
+                let timed = timed.map(|timeout| (timeout, 1));
+                Outgoing { frame, ids_end, charged, timed, entries: None }
             }
         }));
     }
@@ -162,6 +173,7 @@ impl OpenRun {
             frame: Message::AppendRequest(head, entries.clone()).encode(),
             ids_end: self.id + u64::from(self.count),
             charged: self.charged,
+            timed: options.limit().map(|timeout| (timeout, u64::from(self.count))),
             entries: self.appender.map(|appender| (appender, entries)),
         }
     }

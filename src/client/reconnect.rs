@@ -94,13 +94,13 @@ impl Client {
         while let Some(introduced) = search.next_node().await {
             let node = &introduced.node.hello;
             if addrs.len() == 1 || node.role == Role::Master {
-                return Ok(Client::start(introduced, search.end()));
+                return Ok(Client::start(introduced, search.end(), &options));
             }
             search.go_to(&node.master_addr);
             first.get_or_insert(introduced);
         }
         match first {
-            Some(introduced) => Ok(Client::start(introduced, search.end())),
+            Some(introduced) => Ok(Client::start(introduced, search.end(), &options)),
             None => Err(ConnectError { attempts: search.end() }),
         }
     }

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::error::{ConnectionLost, LostReason};
 use super::order::Order;
 use super::outcome::{AppendOutcome, Refusal};
+use super::silence::Timeouts;
 use crate::wire::codec::{AppendReply, EntriesHead};
 
 /// A piece of the answer to a read or tail.
@@ -30,6 +33,8 @@ pub(super) struct ReplyPiece {
 pub(super) enum PieceSender {
     Entries(mpsc::Sender<EntriesPiece>),
     Reply(mpsc::Sender<ReplyPiece>),
+    /// Whoever asked was told that no answer comes; what comes all the same is thrown away.
+    Nobody,
 }
 
 #[derive(Debug)]
@@ -39,21 +44,50 @@ struct Channel {
     _place: OwnedSemaphorePermit,
 }
 
+impl Channel {
+    fn is_given_up(&self) -> bool {
+        matches!(self.sender, PieceSender::Nobody)
+    }
+}
+
 /// Consecutive ids that are answered by APPEND_REPLYs.
 #[derive(Debug)]
 struct Owner {
     count: u64,
     answered: u64,
+    /// The timeout of each.
+    limit: Option<Duration>,
     waiter: Waiter,
+}
+
+/// What one request with an answer of its own is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Single {
+    Append,
+    /// It changes nothing.
+    Wait,
+}
+
+impl Owner {
+    fn is_append(&self) -> bool {
+        match self.waiter {
+            Waiter::Single { kind, .. } => kind == Single::Append,
+            Waiter::Run { .. } => true,
+            Waiter::Nobody => false,
+        }
+    }
 }
 
 #[derive(Debug)]
 enum Waiter {
     /// One append or wait; `count` is 1.
     Single {
+        kind: Single,
         reply: oneshot::Sender<Result<AppendOutcome, ConnectionLost>>,
         _place: OwnedSemaphorePermit,
     },
+    /// Told that no answer comes; one that comes all the same is thrown away.
+    Nobody,
     /// Entries of an appender, from this index on.
     Run { order: Arc<Order>, index: u64 },
 }
@@ -64,6 +98,10 @@ pub(super) struct Requests {
     next_id: u64,
     owners: BTreeMap<u64, Owner>,
     channels: HashMap<u64, Channel>,
+    /// The PING that was sent to hear a sign of life and has no answer.
+    ping: Option<u64>,
+    /// By when what was sent must be answered.
+    pub(super) timeouts: Timeouts,
     /// All that are in use, to tell them of the end even if none of their entries waits.
     appenders: Vec<Weak<Order>>,
 }
@@ -71,7 +109,43 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn new() -> Self {
         let (owners, channels, appenders) = (BTreeMap::new(), HashMap::new(), Vec::new());
-        Requests { next_id: 1, owners, channels, appenders }
+        let timeouts = Timeouts::default();
+        Requests { next_id: 1, owners, channels, ping: None, timeouts, appenders }
+    }
+
+    /// Whether an answer is awaited by somebody.
+    pub(super) fn owes(&self) -> bool {
+        let reads = || self.channels.values().any(|channel| !channel.is_given_up());
+        self.owners.values().any(|owner| !matches!(owner.waiter, Waiter::Nobody)) || reads()
+    }
+
+    /// Whether an answer to an append is awaited.
+    pub(super) fn owes_an_append(&self) -> bool {
+        self.owners.values().any(Owner::is_append)
+    }
+
+    /// Ends what changes nothing, and may therefore be asked of somebody else: everything but
+    /// appends.
+    pub(super) fn give_up_what_may_be_asked_again(&mut self, reason: &LostReason) {
+        // Their readers find them closed.
+        self.channels.values_mut().for_each(|channel| channel.sender = PieceSender::Nobody);
+        for owner in self.owners.values_mut().filter(|owner| !owner.is_append()) {
+            if let Waiter::Single { reply, .. } =
+                std::mem::replace(&mut owner.waiter, Waiter::Nobody)
+            {
+                let lost = ConnectionLost { sent: true, reason: reason.clone() };
+                let _ = reply.send(Err(lost)); // See `answer`.
+            }
+        }
+    }
+
+    /// The id of a PING that is to be sent; `None` if one is on its way.
+    pub(super) fn register_ping(&mut self) -> Option<u64> {
+        if self.ping.is_some() {
+            return None;
+        }
+        self.ping = Some(self.take_id());
+        self.ping
     }
 
     /// Remembers an appender.
@@ -88,17 +162,24 @@ impl Requests {
     /// Registers one append or wait.
     pub(super) fn register_single(
         &mut self,
+        kind: Single,
         reply: oneshot::Sender<Result<AppendOutcome, ConnectionLost>>,
         place: OwnedSemaphorePermit,
+        limit: Option<Duration>,
     ) -> u64 {
         let id = self.take_id();
-        let waiter = Waiter::Single { reply, _place: place };
-        self.owners.insert(id, Owner { count: 1, answered: 0, waiter });
+        let waiter = Waiter::Single { kind, reply, _place: place };
+        self.owners.insert(id, Owner { count: 1, answered: 0, limit, waiter });
         id
     }
 
     /// Registers the entry `index` of an appender.
-    pub(super) fn register_entry(&mut self, order: &Arc<Order>, index: u64) -> u64 {
+    pub(super) fn register_entry(
+        &mut self,
+        order: &Arc<Order>,
+        index: u64,
+        limit: Option<Duration>,
+    ) -> u64 {
         let id = self.take_id();
         if let Some(mut last) = self.owners.last_entry() {
             let (first, owner) = (*last.key(), last.get_mut());
@@ -112,7 +193,7 @@ impl Requests {
             }
         }
         let waiter = Waiter::Run { order: order.clone(), index };
-        self.owners.insert(id, Owner { count: 1, answered: 0, waiter });
+        self.owners.insert(id, Owner { count: 1, answered: 0, limit, waiter });
         id
     }
 
@@ -134,6 +215,10 @@ impl Requests {
 
     /// Where a piece for `id` goes; forgets the request if it is the last.
     pub(super) fn piece(&mut self, id: u64, end: bool) -> Option<PieceSender> {
+        if self.ping == Some(id) {
+            self.ping = self.ping.filter(|_| !end);
+            return Some(PieceSender::Nobody);
+        }
         if end {
             self.channels.remove(&id).map(|channel| channel.sender)
         } else {
@@ -145,7 +230,7 @@ impl Requests {
     ///
     /// # Errors
     /// How the node broke the protocol.
-    pub(super) fn answer(&mut self, reply: AppendReply) -> Result<(), &'static str> {
+    pub(super) fn answer(&mut self, reply: AppendReply, now: Instant) -> Result<(), &'static str> {
         const UNASKED: &str = "an answer to no request";
         let end = reply.id.checked_add(u64::from(reply.count)).ok_or(UNASKED)?;
         let outcome = AppendOutcome::from(reply.outcome);
@@ -162,6 +247,9 @@ impl Requests {
             let count = end.min(owner_end) - id;
             let part = outcome.later(id - reply.id);
             owner.answered += count;
+            if let Some(limit) = owner.limit {
+                self.timeouts.answered(limit, count, now);
+            }
             if let Waiter::Run { order, index } = &owner.waiter {
                 let two_answers = |_| "two answers to one request";
                 order.answer(index + (id - first), count, Ok(part)).map_err(two_answers)?;
@@ -186,6 +274,7 @@ impl Requests {
         let mut sent_ends: Vec<(Arc<Order>, u64)> = Vec::new();
         for (first, owner) in std::mem::take(&mut self.owners) {
             match owner.waiter {
+                Waiter::Nobody => {}
                 Waiter::Single { reply, .. } => {
                     let lost = ConnectionLost { sent: first < sent_end, reason: reason.clone() };
                     let _ = reply.send(Err(lost)); // See `answer`.
