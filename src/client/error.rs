@@ -9,7 +9,7 @@ use crate::store::RecordError;
 
 use super::outcome::Refusal;
 
-/// The connection ended before the answer came.
+/// The connection ended before the answer came, or was given up because none does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("connection lost: {reason}")]
 pub struct ConnectionLost {
@@ -51,7 +51,7 @@ pub enum LostReason {
     Silent(Duration),
     /// An append or wait was not answered within its timeout and
     /// [`ANSWER_MARGIN`](crate::limits::ANSWER_MARGIN).
-    #[error("no answer within {0:?}, which is longer than the timeout")]
+    #[error("no answer within {0:?}, the timeout included")]
     Overdue(Duration),
     /// The last handle of the client is gone.
     #[error("the client was dropped")]
@@ -59,6 +59,12 @@ pub enum LostReason {
 }
 
 impl LostReason {
+    /// Whether the node is there and says nothing, as far as is known: it may be frozen, or its
+    /// machine gone.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, LostReason::Silent(_) | LostReason::Overdue(_))
+    }
+
     pub(super) fn protocol(what: impl fmt::Display) -> Self {
         LostReason::Protocol(what.to_string())
     }

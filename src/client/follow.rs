@@ -17,7 +17,9 @@ const BEYOND: Seq = Seq::new(1 << 62);
 
 /// A tail that survives its connection. It remembers the number that comes next and the digest of
 /// the last entry, connects again, and goes on there: at the first address that answers, as often as
-/// [`ConnectOptions::reconnect`] says. A node that lost its entries is waited for until it has them
+/// [`ConnectOptions::reconnect`] says. A node that says nothing for
+/// [`ConnectOptions::silent_after`], because it is frozen or its machine is gone, is left like one
+/// that closed, and is then tried last. A node that lost its entries is waited for until it has them
 /// again. A node with another log ends the following.
 ///
 /// ```
@@ -77,6 +79,16 @@ enum State {
     Following(Following),
     /// To be connected again after the wait.
     Apart,
+}
+
+/// How an attempt to follow a node ended.
+#[derive(Debug)]
+enum Begun {
+    Following,
+    /// It does not serve this now.
+    Refused(Refusal),
+    /// The connection was lost at once.
+    Lost(ConnectionLost),
 }
 
 #[derive(Debug)]
@@ -164,7 +176,7 @@ impl Follower {
             options,
         };
         let client = Client::connect(&follower.addrs, follower.options.clone()).await?;
-        // A refusal that may pass is for the events to tell.
+        // What may pass is for the events to tell.
         let _ = follower.follow(client).await?;
         Ok(follower)
     }
@@ -199,7 +211,8 @@ impl Follower {
                 // A tail has no end unless somebody asked for it: the node is about to stop.
                 Ok(None) => self.part(),
                 Err(ReadError::Lost(lost)) => {
-                    self.part();
+                    let addr = following.client.addr().to_owned();
+                    self.leave(&addr, &lost);
                     return Ok(FollowEvent::Lost(lost));
                 }
                 Err(ReadError::Refused(refusal)) if refusal.is_retryable() => {
@@ -219,6 +232,16 @@ impl Follower {
         self.apart_since.get_or_insert_with(Instant::now);
     }
 
+    /// The connection to the server `addr` is lost. One that is silent is tried last from now on: it
+    /// would cost the same time again and again.
+    fn leave(&mut self, addr: &str, lost: &ConnectionLost) {
+        self.part();
+        if lost.reason.is_silence() {
+            // Stable: the others stay in their order.
+            self.addrs.sort_by_key(|known| known == addr);
+        }
+    }
+
     async fn reconnect(&mut self) -> Result<FollowEvent, FollowError> {
         let due = *self.due.get_or_insert_with(|| Instant::now() + self.wait);
         tokio::time::sleep_until(due).await;
@@ -226,7 +249,11 @@ impl Follower {
         let followed = match connected {
             Ok(client) => {
                 let node = client.node_id().to_owned();
-                self.follow(client).await?.map_or(FollowEvent::Resumed(node), FollowEvent::Refused)
+                match self.follow(client).await? {
+                    Begun::Following => FollowEvent::Resumed(node),
+                    Begun::Refused(refusal) => FollowEvent::Refused(refusal),
+                    Begun::Lost(lost) => FollowEvent::Lost(lost),
+                }
             }
             Err(error) => {
                 let apart = self.apart_since.map_or(Duration::ZERO, |since| since.elapsed());
@@ -243,7 +270,7 @@ impl Follower {
     }
 
     /// Begins where it is to go on. Returns why not, if that may pass.
-    async fn follow(&mut self, client: Client) -> Result<Option<Refusal>, FollowError> {
+    async fn follow(&mut self, client: Client) -> Result<Begun, FollowError> {
         if let Some(found) = client.log_id() {
             self.judge_log(client.node_id(), found)?;
         }
@@ -260,16 +287,15 @@ impl Follower {
             Ok((next, stream)) => {
                 self.next = Some(next);
                 self.state = State::Following(Following { client, stream, confirmed });
-                Ok(None)
+                Ok(Begun::Following)
             }
-            // It is tried again.
-            Err(ReadError::Lost(_)) => {
-                self.part();
-                Ok(None)
+            Err(ReadError::Lost(lost)) => {
+                self.leave(client.addr(), &lost);
+                Ok(Begun::Lost(lost))
             }
             Err(ReadError::Refused(refusal)) if refusal.is_retryable() => {
                 self.part();
-                Ok(Some(refusal))
+                Ok(Begun::Refused(refusal))
             }
             Err(ReadError::Refused(refusal)) => Err(FollowError::Refused(refusal)),
             Err(ReadError::BadRecord(error)) => Err(error.into()),
@@ -314,7 +340,7 @@ impl Follower {
                 Ok(None)
             }
             Err(CommandError::Lost(lost)) => {
-                self.part();
+                self.leave(client.addr(), &lost);
                 Ok(Some(FollowEvent::Lost(lost)))
             }
             // A reply that is no status tells nothing.
