@@ -74,6 +74,22 @@ fn every_test_named_on_the_page_exists() {
     }
 }
 
+/// What the pages for users promise names its tests, too: `tests/file.rs: name`.
+#[test]
+fn every_test_named_in_the_documentation_exists() {
+    let mut named = 0;
+    for page in ["README.md", "docs/guarantees.md", "docs/operation.md"] {
+        for quoted in file(page).split('`').skip(1).step_by(2) {
+            let Some((path, name)) = quoted.split_once(": ") else { continue };
+            if path.ends_with(".rs") {
+                assert!(has_test(&file(path), name), "{page}: {path} has no test {name}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 40, "the pages were not understood: {named} tests");
+}
+
 /// A promise of its own for every key, code, verb and flag: what is added to the programs has to be
 /// added to the page, with its test.
 #[test]
