@@ -6,17 +6,18 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::advice::Adviser;
 use super::arguments::{Output, Part};
 use super::output::{Stdout, failure};
 use super::progress::{INTERVAL, Progress};
+use super::servers::{Servers, SilenceNotes, limit_of};
 use super::source::Source;
-use super::{Exit, complain, connect_options, connect_to_master, json, to_stderr, unreachable};
+use super::{Exit, complain, json, to_stderr, unreachable};
 use crate::client::{
-    Answered, AppendOptions, AppendOutcome, Appender, Client, ConnectError, ConnectOptions,
-    ConnectionLost, Outcomes, ReconnectPolicy,
+    Answered, AppendOptions, AppendOutcome, Appender, Client, ConnectError, ConnectionLost,
+    LostReason, Outcomes, ReconnectPolicy,
 };
 use crate::types::NodeId;
 
@@ -37,8 +38,13 @@ const RECONNECT: ReconnectPolicy = ReconnectPolicy {
 
 /// The reply for an entry that was sent and has no answer. It is ours: the node is not there to
 /// give one.
-const UNANSWERED: &[u8] =
-    b"UNKNOWN seq=- epoch=- - connection lost before the answer; the entry may be in the log\n";
+fn unanswered(reason: &LostReason) -> String {
+    let why = match reason {
+        LostReason::Overdue(_) => reason.to_string(),
+        _ => "connection lost before the answer".to_owned(),
+    };
+    format!("UNKNOWN seq=- epoch=- - {why}; the entry may be in the log\n")
+}
 
 /// Appends everything in `parts` and prints the replies.
 pub(super) async fn append(
@@ -48,12 +54,16 @@ pub(super) async fn append(
     output: Output,
     quiet: bool,
 ) -> Exit {
-    let mut client = match connect_to_master(servers).await {
+    let begun = Instant::now();
+    let mut servers = Servers::new(servers).within(limit_of(options.timeout));
+    let mut client = match servers.connect_to_master().await {
         Ok(client) => client,
         Err(error) => return unreachable(&error),
     };
     let mut source = Source::new(parts);
     let reads_stdin = source.reads_stdin();
+    // What is typed or piped has its time from when it comes; messages have it from now on.
+    let options = if reads_stdin { options } else { options.less(begun.elapsed()) };
     if reads_stdin && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
         complain("each line you type is an entry; end with Ctrl-D");
     }
@@ -62,7 +72,10 @@ pub(super) async fn append(
         let lost = pass(&client, &options, &mut source, &mut report).await;
         let Some(lost) = lost.filter(|_| !source.is_exhausted()) else { break };
         report.note(format_args!("{lost}; connecting again"));
-        client = match reconnect(servers).await {
+        if lost.reason.is_silence() {
+            servers.put_last(&client);
+        }
+        client = match servers.reconnect_to_master(RECONNECT).await {
             Ok(client) => client,
             Err(error) => {
                 report.give_up(&source, reads_stdin, &error);
@@ -119,6 +132,7 @@ async fn collect(client: &Client, outcomes: &mut Outcomes, report: &mut Report) 
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let ticking = report.progress.is_visible();
+    let mut silence = SilenceNotes::of(client);
     loop {
         tokio::select! {
             biased;
@@ -126,16 +140,16 @@ async fn collect(client: &Client, outcomes: &mut Outcomes, report: &mut Report) 
                 Some(answered) => report.answered(&answered),
                 None => break,
             },
+            // Whether or not there is a terminal: nothing else tells why it takes so long.
+            note = silence.next() => report.note(note.sentence(outcomes.waiting())),
             _ = ticks.tick(), if ticking => {
                 report.progress.tick(outcomes.waiting(), client).await;
             }
         }
     }
-}
-
-async fn reconnect(servers: &[String]) -> Result<Client, ConnectError> {
-    let options = ConnectOptions { reconnect: RECONNECT, ..connect_options() };
-    Client::reconnect_to_master(servers, options).await
+    if let Some(note) = silence.last(client) {
+        report.note(note.sentence(0));
+    }
 }
 
 /// Prints replies and remembers how it ends.
@@ -187,7 +201,10 @@ impl Report {
                 Ok(outcome) => {
                     outcome.later(first).write_reply_lines(&mut lines, count, &self.roster);
                 }
-                Err(_) => (0..count).for_each(|_| lines.extend_from_slice(UNANSWERED)),
+                Err(lost) => {
+                    let line = unanswered(&lost.reason);
+                    (0..count).for_each(|_| lines.extend_from_slice(line.as_bytes()));
+                }
             }
             self.print(&lines);
             lines.clear();

@@ -1,32 +1,67 @@
 //! Verbs that are a line of the text gateway, and its reply.
 
 use bytes::Bytes;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::arguments::{Output, Reply};
 use super::output::{Stdout, failure};
 use super::progress::{INTERVAL, Progress};
-use super::{Exit, command_failed, complain, connect, connect_to_master, json, unreachable};
+use super::servers::{Servers, limit_of};
+use super::{Exit, command_failed, complain, json};
 use crate::client::{Client, CommandError};
 use crate::codes::Class;
+use crate::gateway::{self, Command};
 
-/// Sends `line` and prints the reply.
+/// Sends `line` and prints the reply. If the node falls silent and the line changes nothing, it is
+/// asked again.
 pub(super) async fn ask(servers: &[String], line: &[u8], reply: Reply, output: Output) -> Exit {
+    let command = gateway::parse(line);
+    let limit = match &command {
+        Ok(Some(Command::Wait { options, .. })) => limit_of(options.patience),
+        _ => None,
+    };
+    let changes = matches!(&command, Ok(Some(Command::Fault(_) | Command::Store { .. })));
+    let mut servers = Servers::new(servers).within(limit);
+    let asking = async {
+        loop {
+            if let Some(exit) = ask_once(&mut servers, line, changes, reply, output).await {
+                return exit;
+            }
+        }
+    };
+    match limit {
+        None => asking.await,
+        Some(limit) => match timeout(limit, asking).await {
+            Ok(exit) => exit,
+            Err(_) => servers.late(limit),
+        },
+    }
+}
+
+/// Asks one node. `None` if it is to be asked again.
+async fn ask_once(
+    servers: &mut Servers,
+    line: &[u8],
+    changes: bool,
+    reply: Reply,
+    output: Output,
+) -> Option<Exit> {
     let connected = match reply {
-        Reply::OfMaster | Reply::Wait { .. } | Reply::Waiters => connect_to_master(servers).await,
-        _ => connect(servers).await,
+        Reply::OfMaster | Reply::Wait { .. } | Reply::Waiters => servers.connect_to_master().await,
+        _ => servers.connect().await,
     };
     let client = match connected {
         Ok(client) => client,
-        Err(error) => return unreachable(&error),
+        Err(error) => return Some(servers.unreachable(&error)),
     };
     let answer = match reply {
         Reply::Wait { seq } => wait(&client, line, seq).await,
         _ => client.command(line).await,
     };
     match answer {
-        Ok(bytes) => show(&bytes, reply, output),
-        Err(error) => command_failed(&error),
+        Ok(bytes) => Some(show(&bytes, reply, output)),
+        Err(CommandError::Lost(lost)) if !changes && servers.go_on_after(&client, &lost) => None,
+        Err(error) => Some(command_failed(&error)),
     }
 }
 

@@ -9,7 +9,8 @@ use bytes::BytesMut;
 use super::gateway::class_of;
 use super::json::entry_of_get;
 use super::output::{Stdout, Stop, failure, push_object, push_raw};
-use super::{Exit, complain, connect, unreachable};
+use super::servers::Servers;
+use super::{Exit, complain};
 use crate::client::{Client, CommandError, ReadError, Role};
 use crate::store::{Record, RecordError};
 use crate::types::{Level, LogId, Seq};
@@ -51,14 +52,11 @@ struct Printed {
 pub(super) async fn list(servers: &[String], list: &List) -> Exit {
     let mut stdout = Stdout::new();
     let mut printed = Printed::default();
+    let mut servers = Servers::new(servers);
     loop {
-        let client = match connect(servers).await {
+        let client = match servers.connect().await {
             Ok(client) => client,
-            Err(error) if printed.in_parts => {
-                complain(format_args!("connection lost, and no server reachable: {error}"));
-                return Exit::Unknown;
-            }
-            Err(error) => return unreachable(&error),
+            Err(error) => return servers.unreachable(&error),
         };
         let count_before = printed.count;
         let ended = if !printed.is_of(&client) {
@@ -82,6 +80,9 @@ pub(super) async fn list(servers: &[String], list: &List) -> Exit {
         }
         match ended {
             Ok(exit) => return exit,
+            Err(Stop::Read(ReadError::Lost(lost))) if servers.go_on_after(&client, &lost) => {
+                printed.in_parts = printed.count > 0;
+            }
             Err(Stop::Read(ReadError::Lost(_))) if printed.count > count_before => {
                 printed.in_parts = true;
             }

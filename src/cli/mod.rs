@@ -3,7 +3,8 @@
 //!
 //! Data goes to stdout, everything else to stderr. `words` and `arguments` read the command line.
 //! `append`, `list`, `tail`, `status`, `verify` and `gateway` carry out the verbs: `source`,
-//! `progress` and `advice` serve `append`, `nodes` asks several nodes at once, `overview` and
+//! `progress` and `advice` serve `append`, `servers` is the order in which servers are asked and what
+//! is said of silent ones, `nodes` asks several nodes at once, `overview` and
 //! `watch` are what `status` shows. `fields` takes reply lines apart; `output` and `json` write.
 
 mod advice;
@@ -17,6 +18,7 @@ mod nodes;
 mod output;
 mod overview;
 mod progress;
+mod servers;
 mod source;
 mod status;
 mod tail;
@@ -28,9 +30,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::client::{
-    Client, CommandError, ConnectError, ConnectOptions, ConnectionLost, ReadError,
-};
+use crate::client::{CommandError, ConnectError, ConnectOptions, ConnectionLost, ReadError};
 use crate::codes::Class;
 use arguments::{Command, Early, Invocation};
 
@@ -168,17 +168,6 @@ fn to_stderr(bytes: &[u8]) {
 
 fn connect_options() -> ConnectOptions {
     ConnectOptions { name: "replog-cli".to_owned(), ..ConnectOptions::default() }
-}
-
-/// Connects to the first server that answers.
-async fn connect(servers: &[String]) -> Result<Client, ConnectError> {
-    Client::connect(servers, connect_options()).await
-}
-
-/// Connects to the master, if there is a choice; with one server, what it says is what the user
-/// sees.
-async fn connect_to_master(servers: &[String]) -> Result<Client, ConnectError> {
-    Client::connect_to_master(servers, connect_options()).await
 }
 
 fn unreachable(error: &ConnectError) -> Exit {

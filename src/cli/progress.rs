@@ -82,7 +82,11 @@ impl Progress {
             let since = *self.waiting_since.get_or_insert_with(Instant::now);
             // INTERVAL early, because nobody looked in between.
             let long = since.elapsed() + INTERVAL >= LONG_WAIT;
-            if long && self.asked.is_none_or(|asked| asked.elapsed() >= LONG_WAIT) {
+            if client.silence().lasting().is_some() {
+                // It would not tell.
+                self.awaited = format!("waiting for {}, which is silent", client.node_id());
+                self.asked = None;
+            } else if long && self.asked.is_none_or(|asked| asked.elapsed() >= LONG_WAIT) {
                 self.asked = Some(Instant::now());
                 let status = tokio::time::timeout(STATUS_PATIENCE, client.command("STATUS"));
                 if let Ok(Ok(status)) = status.await {

@@ -4,10 +4,11 @@ use bytes::BytesMut;
 
 use super::arguments::Output;
 use super::output::{Stdout, Stop, push_line, push_object};
-use super::{Exit, complain, connect, connect_options, unreachable};
-use crate::client::{FollowError, FollowEvent, Follower, TailStart, end_of_log};
+use super::servers::{Rarely, Servers, Trouble};
+use super::{Exit, complain, connect_options, unreachable};
+use crate::client::{Client, FollowError, FollowEvent, Follower, ReadError, TailStart, end_of_log};
 use crate::store::Record;
-use crate::types::{Level, Seq};
+use crate::types::{Level, LogId, Seq, SeqRange};
 
 /// How an entry is written.
 fn form(output: Output) -> fn(&mut BytesMut, &Record) {
@@ -19,28 +20,54 @@ fn form(output: Output) -> fn(&mut BytesMut, &Record) {
 
 /// Prints the last entries that are there.
 pub(super) async fn last(servers: &[String], count: u64, level: Level, output: Output) -> Exit {
-    let client = match connect(servers).await {
-        Ok(client) => client,
-        Err(error) => return unreachable(&error),
-    };
+    let mut servers = Servers::new(servers);
     let mut stdout = Stdout::new();
-    let printed = async {
-        let next = end_of_log(&client, level).await?;
-        let from = Seq::new(next.number().saturating_sub(count)).max(Seq::FIRST);
-        let limit = next.distance_from(from);
-        if limit > 0 {
-            let mut entries = client.read(from, Some(limit), level).await?;
-            while let Some(batch) = entries.next_batch().await? {
-                stdout.print(&batch, form(output))?;
+    let mut left: Option<Left> = None;
+    loop {
+        let client = match servers.connect().await {
+            Ok(client) => client,
+            Err(error) => return servers.unreachable(&error),
+        };
+        let printed = async {
+            let left = match &mut left {
+                Some(left) => left,
+                none => none.insert(Left::of(&client, count, level).await?),
+            };
+            if left.log_id != client.log_id() {
+                complain(format_args!("{} holds another log than was shown", client.addr()));
+                return Ok(Exit::Unknown);
             }
+            let limit = left.range.len();
+            if limit > 0 {
+                let mut entries = client.read(left.range.first, Some(limit), level).await?;
+                while let Some(batch) = entries.next_batch().await? {
+                    stdout.print(&batch, form(output))?;
+                    left.range.first = batch.range().end.min(left.range.end);
+                }
+            }
+            Ok::<Exit, Stop>(Exit::Done)
+        };
+        let printed = printed.await;
+        // What came before an error is true, and is printed too.
+        match stdout.flush().map_err(Stop::from).and(printed) {
+            Ok(exit) => return exit,
+            Err(Stop::Read(ReadError::Lost(lost))) if servers.go_on_after(&client, &lost) => {}
+            Err(stop) => return stop.exit(),
         }
-        Ok::<(), Stop>(())
-    };
-    let printed = printed.await;
-    // What came before an error is true, and is printed too.
-    match stdout.flush().map_err(Stop::from).and(printed) {
-        Ok(()) => Exit::Done,
-        Err(stop) => stop.exit(),
+    }
+}
+
+/// What is still to be shown of the log as it was at first.
+struct Left {
+    range: SeqRange,
+    log_id: Option<LogId>,
+}
+
+impl Left {
+    async fn of(client: &Client, count: u64, level: Level) -> Result<Left, ReadError> {
+        let end = end_of_log(client, level).await?;
+        let first = Seq::new(end.number().saturating_sub(count)).max(Seq::FIRST);
+        Ok(Left { range: SeqRange { first, end }, log_id: client.log_id() })
     }
 }
 
@@ -62,30 +89,34 @@ pub(super) async fn follow(servers: &[String], count: u64, level: Level, output:
 
 async fn print_events(mut follower: Follower, push: fn(&mut BytesMut, &Record)) -> Exit {
     let mut stdout = Stdout::new();
-    let mut trouble = false;
+    let mut trouble = Rarely::default();
+    // Who is there again, to be told when it has given a sign of life.
+    let mut resumed = None;
     loop {
         match follower.next_event().await {
             Ok(FollowEvent::Entries(batch)) => {
+                if trouble.over()
+                    && let Some(node) = resumed.take()
+                {
+                    complain(format_args!("connected to {node} again"));
+                }
                 let printed = stdout.print(&batch, push);
                 if let Err(stop) = stdout.flush().map_err(Stop::from).and(printed) {
                     return stop.exit();
                 }
             }
-            Ok(FollowEvent::Lost(lost)) => complain(format_args!("{lost}; connecting again")),
+            // Not each time: it is tried every few seconds, perhaps for hours.
+            Ok(FollowEvent::Lost(lost)) => {
+                trouble.say(Trouble::Lost, format_args!("{lost}; connecting again"));
+            }
             Ok(FollowEvent::Unreachable(error)) => {
-                // Once each time: it is tried every two seconds, perhaps for hours.
-                if !trouble {
-                    complain(format_args!("no server reachable, still trying: {error}"));
-                }
-                trouble = true;
+                let message = format_args!("no server reachable, still trying: {error}");
+                trouble.say(Trouble::Unreachable, message);
             }
             Ok(FollowEvent::Refused(refusal)) => {
-                complain(format_args!("{refusal}; trying again"));
+                trouble.say(Trouble::Refused, format_args!("{refusal}; trying again"));
             }
-            Ok(FollowEvent::Resumed(node)) => {
-                complain(format_args!("connected to {node} again"));
-                trouble = false;
-            }
+            Ok(FollowEvent::Resumed(node)) => resumed = Some(node),
             Err(error) => return follow_failed(&error),
         }
     }

@@ -266,6 +266,46 @@ async fn tail_prints_what_is_there_without_waiting_for_a_sign_of_life() {
     assert_eq!(requests[1], (8, Some(2)));
 }
 
+/// Asks a server that freezes behind the question, and another one. Tells how it ended, and whether
+/// the other one was asked.
+async fn asked_of_a_frozen_one(line: &'static [u8], reply: Reply) -> (Exit, bool) {
+    let (frozen, other) = (FakeNode::master().await, FakeNode::master().await);
+    let other_asked = std::cell::Cell::new(false);
+    let freeze = async {
+        let mut peer = frozen.accept().await;
+        assert_eq!(peer.recv_command().await.1.as_bytes(), line);
+        // Whatever else it is asked, it answers nothing.
+        while peer.recv().await.is_some() {}
+        std::future::pending().await
+    };
+    let serve = async {
+        let mut peer = other.accept().await;
+        let (id, _) = peer.recv_command().await;
+        other_asked.set(true);
+        peer.send_reply(id, true, b"OK mode=normal\n").await;
+        std::future::pending().await
+    };
+    let servers = [frozen.addr(), other.addr()];
+    let exit = tokio::select! {
+        exit = ask(&servers, line, reply, Output::Text) => exit,
+        exit = freeze => exit,
+        exit = serve => exit,
+    };
+    (exit, other_asked.get())
+}
+
+/// Whoever is frozen may carry it out when it goes on: twice would be wrong.
+#[tokio::test]
+async fn only_what_changes_nothing_is_asked_again_when_a_node_falls_silent() {
+    let (health, mute, store) = tokio::join!(
+        asked_of_a_frozen_one(b"HEALTH", Reply::Health),
+        asked_of_a_frozen_one(b"MUTE 1ms", Reply::Line),
+        asked_of_a_frozen_one(b"STORE 1 x", Reply::Line),
+    );
+    assert_eq!(health, (Exit::Done, true));
+    assert_eq!((mute, store), ((Exit::Unknown, false), (Exit::Unknown, false)));
+}
+
 async fn asked(line: &[u8], reply: Reply, output: Output, answer: &[u8]) -> (Exit, String) {
     let node = FakeNode::master().await;
     let servers = [node.addr()];

@@ -68,6 +68,16 @@ impl AppendOptions {
         self.producer.is_none() && self.match_seq.is_none() && !self.atomic
     }
 
+    /// The same with so much of the timeout used up.
+    #[must_use]
+    pub fn less(self, used: Duration) -> AppendOptions {
+        let timeout = self.timeout.map(|timeout| match timeout {
+            Patience::For(timeout) => Patience::For(timeout.saturating_sub(used)),
+            Patience::Forever => Patience::Forever,
+        });
+        AppendOptions { timeout, ..self }
+    }
+
     /// The timeout, if it ends.
     pub(super) fn limit(&self) -> Option<Duration> {
         match self.timeout {
