@@ -1,4 +1,5 @@
 //! replog: a small replicated log you can trust and see through.
+pub mod address;
 pub mod checksum;
 pub mod cli;
 pub mod client;

@@ -87,8 +87,8 @@ fn every_set_of_layers() -> impl Iterator<Item = [bool; 3]> {
 /// One key, set four different ways: whichever layers speak, the topmost wins, as STATUS tells.
 #[test]
 fn the_topmost_layer_wins_whichever_layers_speak() {
-    let nobody = reserve_addr(loopback());
-    let roster: Vec<String> = (1..=4).map(|number| format!("s{number}={nobody}")).collect();
+    let nobody = || reserve_addr(loopback());
+    let roster: Vec<String> = (1..=4).map(|number| format!("s{number}={}", nobody())).collect();
     let roster = format!("cluster.secondaries={}", roster.join(","));
     let (_dir, path) = file_with("[cluster]\nquorum = 1\n");
     for [file, environment, flag] in every_set_of_layers() {
@@ -116,7 +116,7 @@ fn the_topmost_layer_wins_whichever_layers_speak() {
 /// The same for a text and for the roster, on the ready line and in STATUS.
 #[test]
 fn every_layer_may_name_the_node_and_its_roster() {
-    let nobody = reserve_addr(loopback());
+    let [nobody, either] = [loopback(), loopback()].map(reserve_addr);
     let (_dir, path) = file_with(&format!(
         "[node]\nid = \"filed\"\n[[cluster.secondaries]]\nid = \"f1\"\naddr = \"{nobody}\"\n"
     ));
@@ -129,7 +129,7 @@ fn every_layer_may_name_the_node_and_its_roster() {
         if environment {
             told = told
                 .environment("REPLOG_NODE_ID", "envied")
-                .environment("REPLOG_CLUSTER_SECONDARIES", &format!("e1={nobody},e2={nobody}"));
+                .environment("REPLOG_CLUSTER_SECONDARIES", &format!("e1={nobody},e2={either}"));
             expected = ("envied", vec!["e1", "e2"]);
         }
         if flag {
@@ -245,9 +245,9 @@ fn an_unknown_section_in_the_environment_is_somebody_else_s() {
 /// and does nothing with one that can.
 #[test]
 fn a_secondary_checks_the_cluster_section_and_ignores_it() {
-    let nobody = reserve_addr(loopback());
+    let [nobody, either] = [loopback(), loopback()].map(reserve_addr);
     let (_dir, path) = file_with(&format!(
-        "[cluster]\nsecondaries = \"s1={nobody},s2={nobody}\"\nquorum = 3\nwrite_concern = 2\n\
+        "[cluster]\nsecondaries = \"s1={nobody},s2={either}\"\nquorum = 3\nwrite_concern = 2\n\
          heartbeat_interval = \"50ms\"\nunhealthy_after = 2\nsuspected_after = 1\n"
     ));
     let (_process, ready) = Told::default().file(&path).start("secondary");

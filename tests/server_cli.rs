@@ -188,14 +188,14 @@ fn a_configuration_file_with_a_mistake_ends_the_node_with_2() {
 /// Flag over file over default, key by key; durations are strings or numbers.
 #[test]
 fn a_flag_beats_the_file_and_the_file_beats_the_default() {
-    let nobody = reserve_addr(loopback());
+    let [nobody, either] = [loopback(), loopback()].map(reserve_addr);
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("replog.toml");
     let text = format!(
         "[node]\nid = \"filed\"\n[cluster]\nquorum = 1\nwrite_concern = \"majority\"\n\
          append_timeout = 0.2\nretry_delays = [\"1s\", 2]\nheartbeat_interval = \"200ms\"\n\
          secondaries = [{{ id = \"f1\", addr = \"{nobody}\" }}, \
-         {{ id = \"f2\", addr = \"{nobody}\" }}]\n"
+         {{ id = \"f2\", addr = \"{either}\" }}]\n"
     );
     fs::write(&path, text).expect("the file is written");
     let config = ["--config", path.to_str().expect("a path of letters")];
@@ -320,11 +320,11 @@ fn the_log_level_leaves_out_what_is_less_important() {
 /// Colours are for people at a terminal who did not refuse them.
 #[test]
 fn colours_are_on_a_terminal_only_and_no_color_switches_them_off() {
-    let on_a_terminal = |no_color: Option<&str>| {
+    let on = |term: &str, no_color: Option<&str>| {
         let (mut terminal, stderr) = terminal();
         let any = format!("{}:0", loopback());
         let mut command = replog(["master", "--listen", &any, "--gateway", &any]);
-        command.env_remove("NO_COLOR").env("TERM", "xterm");
+        command.env_remove("NO_COLOR").env("TERM", term);
         command.envs(no_color.map(|value| ("NO_COLOR", value)));
         let mut node = Ended(command.stderr(stderr).spawn().expect("replog runs"));
         // The command holds our end of the terminal's other side.
@@ -338,9 +338,10 @@ fn colours_are_on_a_terminal_only_and_no_color_switches_them_off() {
         node.0.kill().expect("it runs");
         String::from_utf8_lossy(&shown).into_owned()
     };
-    assert!(on_a_terminal(None).contains('\x1b'));
-    assert!(on_a_terminal(Some("")).contains('\x1b'), "an empty NO_COLOR says nothing");
-    assert!(!on_a_terminal(Some("1")).contains('\x1b'));
+    assert!(on("xterm", None).contains('\x1b'));
+    assert!(on("xterm", Some("")).contains('\x1b'), "an empty NO_COLOR says nothing");
+    assert!(!on("xterm", Some("1")).contains('\x1b'));
+    assert!(!on("dumb", None).contains('\x1b'), "a terminal that has no colours");
     let (process, ready) = master(&[]);
     normal_client(ready.gateway);
     assert!(process.log().iter().all(|line| !line.contains('\x1b')), "off a terminal");

@@ -62,6 +62,7 @@ fn assert_never_says(room: &str, banned: &[(&str, &str)]) {
 #[test]
 fn imports_point_one_way() {
     assert_imports_only("src/types.rs", &["limits"]);
+    assert_imports_only("src/address.rs", &["types"]);
     assert_imports_only("src/limits.rs", &[]);
     assert_imports_only("src/codes.rs", &[]);
     assert_imports_only("src/checksum.rs", &[]);
@@ -72,9 +73,9 @@ fn imports_point_one_way() {
     assert_imports_only("src/sabotage.rs", &[]);
     assert_imports_only("src/gateway", &["types", "limits", "codes", "engine", "store"]);
     assert_imports_only("src/connect.rs", &["limits"]);
-    let client = ["types", "limits", "codes", "connect", "wire", "store", "gateway"];
+    let client = ["types", "address", "limits", "codes", "connect", "wire", "store", "gateway"];
     assert_imports_only("src/client", &client);
-    assert_imports_only("src/config", &["types", "limits"]);
+    assert_imports_only("src/config", &["types", "address", "limits"]);
 }
 
 #[test]

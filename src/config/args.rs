@@ -104,8 +104,8 @@ macro_rules! node_command {
             fn common_settings(
                 &self,
                 environment: impl IntoIterator<Item = (OsString, OsString)>,
-            ) -> Result<Settings, ConfigError> {
-                let mut settings = layers_below(self.config.as_deref(), environment, &self.set)?;
+            ) -> Settings {
+                let mut settings = layers_below(self.config.as_deref(), environment, &self.set);
                 let switch = |on: bool| on.then(|| "true".to_owned());
                 for (about, flag, value) in [
                     (&keys::ID.about, "--id", self.id.clone()),
@@ -119,9 +119,9 @@ macro_rules! node_command {
                     (&keys::FORMAT.about, "--log-format", self.log_format.clone()),
                     (&keys::FILE.about, "--log-file", self.log_file.clone()),
                 ] {
-                    settings.put_flag(about, flag, value)?;
+                    settings.put_flag(about, flag, value);
                 }
-                Ok(settings)
+                settings
             }
         }
     };
@@ -286,7 +286,15 @@ pub(super) fn read(
     let replog = match Replog::from_args(&["replog"], &args) {
         Ok(replog) => replog,
         Err(exit) if exit.status.is_ok() => return Ok(Invocation::Print(exit.output)),
-        Err(exit) => return Err(usage(&exit.output, args.first().copied())),
+        Err(exit) => {
+            let error = usage(&exit.output, args.first().copied());
+            // Without the flags only the environment says where log lines are to go, if it does.
+            let mut settings = Settings::default();
+            environment::apply(environment, &mut settings);
+            let log = settings.log(Role::Master);
+            let is_default = log == Settings::default().log(Role::Master);
+            return Err(if is_default { error } else { error.logged_to(log) });
+        }
     };
     let version = || Ok(Invocation::Print(format!("replog {}\n", env!("CARGO_PKG_VERSION"))));
     match replog.command {
@@ -338,16 +346,16 @@ fn layers_below(
     config: Option<&str>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     assignments: &[String],
-) -> Result<Settings, ConfigError> {
+) -> Settings {
     let mut settings = Settings::default();
     if let Some(path) = config {
-        file::load(Path::new(path), &mut settings)?;
+        file::load(Path::new(path), &mut settings);
     }
-    environment::apply(environment, &mut settings)?;
+    environment::apply(environment, &mut settings);
     for assignment in assignments {
-        settings.put_assignment(assignment)?;
+        settings.put_assignment(assignment);
     }
-    Ok(settings)
+    settings
 }
 
 impl Master {
@@ -355,16 +363,25 @@ impl Master {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Config, ConfigError> {
-        let mut settings = self.common_settings(environment)?;
+        let mut settings = self.common_settings(environment);
         let roster = (!self.secondary.is_empty()).then(|| self.secondary.join(","));
-        settings.put_flag(&keys::SECONDARIES.about, "--secondary", roster)?;
-        put_cluster_flags(&mut settings, self.quorum, self.write_concern, self.heartbeat)?;
-        let accept_data_loss = match self.accept_data_loss.as_deref() {
-            Some(text) => Some(Seq::new(number("--accept-data-loss", text, 0, u64::MAX)?)),
-            None => None,
+        settings.put_flag(&keys::SECONDARIES.about, "--secondary", roster);
+        put_cluster_flags(&mut settings, self.quorum, self.write_concern, self.heartbeat);
+        let accepted = self.accept_data_loss.as_deref();
+        let accepted = accepted.map(|text| number("--accept-data-loss", text, 0, u64::MAX));
+        let accept_data_loss = match accepted.transpose() {
+            Ok(accepted) => accepted.map(Seq::new),
+            Err(error) => {
+                settings.refuse_all(error);
+                None
+            }
         };
-        let switches =
-            Switches { insecure: self.insecure, bootstrap: self.bootstrap, accept_data_loss };
+        let switches = Switches {
+            insecure: self.insecure,
+            bootstrap: self.bootstrap,
+            accept_data_loss,
+            shared: false,
+        };
         build(Role::Master, &settings, switches)
     }
 }
@@ -374,8 +391,8 @@ impl Secondary {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Config, ConfigError> {
-        let mut settings = self.common_settings(environment)?;
-        settings.put_flag(&keys::DELAY.about, "--delay", self.delay)?;
+        let mut settings = self.common_settings(environment);
+        settings.put_flag(&keys::DELAY.about, "--delay", self.delay);
         let switches = Switches { insecure: self.insecure, ..Switches::default() };
         build(Role::Secondary, &settings, switches)
     }
@@ -386,11 +403,18 @@ impl Dev {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<DevConfig, ConfigError> {
-        let mut settings = layers_below(None, environment, &self.set)?;
-        settings.put_flag(&keys::FSYNC.about, "--fsync", self.fsync)?;
-        put_cluster_flags(&mut settings, self.quorum, self.write_concern, self.heartbeat)?;
-        refuse_own_keys(&settings)?;
+        let mut settings = layers_below(None, environment, &self.set);
+        settings.put_flag(&keys::FSYNC.about, "--fsync", self.fsync.clone());
+        let (quorum, concern) = (self.quorum.clone(), self.write_concern.clone());
+        put_cluster_flags(&mut settings, quorum, concern, self.heartbeat.clone());
+        let log = settings.log(Role::Master);
+        self.nodes(settings).map_err(|error| error.logged_to(log))
+    }
 
+    /// The nodes of the cluster, each with what all share and what is its own.
+    fn nodes(self, mut settings: Settings) -> Result<DevConfig, ConfigError> {
+        settings.refused()?;
+        refuse_own_keys(&settings)?;
         let secondaries = self.secondaries.as_deref().unwrap_or("2");
         let secondaries = number("--secondaries", secondaries, 0, NODES_MAX as u64 - 1)?;
         let gateway = self.gateway_port.as_deref().unwrap_or("8000");
@@ -421,7 +445,8 @@ impl Dev {
             put(&mut settings, &keys::ID.about, id);
             put(&mut settings, &keys::LISTEN.about, wires.address(k));
             put(&mut settings, &keys::GATEWAY.about, gateways.address(k));
-            build(role, &settings, Switches::default())
+            let switches = Switches { shared: true, ..Switches::default() };
+            build(role, &settings, switches)
         });
         Ok(DevConfig { nodes: nodes.collect::<Result<_, _>>()? })
     }
@@ -456,10 +481,10 @@ fn put_cluster_flags(
     quorum: Option<String>,
     write_concern: Option<String>,
     heartbeat: Option<String>,
-) -> Result<(), ConfigError> {
-    settings.put_flag(&keys::QUORUM.about, "--quorum", quorum)?;
-    settings.put_flag(&keys::WRITE_CONCERN.about, "--write-concern", write_concern)?;
-    settings.put_flag(&keys::HEARTBEAT_INTERVAL.about, "--heartbeat", heartbeat)
+) {
+    settings.put_flag(&keys::QUORUM.about, "--quorum", quorum);
+    settings.put_flag(&keys::WRITE_CONCERN.about, "--write-concern", write_concern);
+    settings.put_flag(&keys::HEARTBEAT_INTERVAL.about, "--heartbeat", heartbeat);
 }
 
 /// What `replog dev` gives each of its nodes itself cannot be the same for all of them.

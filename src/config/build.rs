@@ -1,16 +1,16 @@
 //! From raw values to a [`Config`]: the one function that every value passes, and the rules that
 //! hold between values.
 
-use std::net::IpAddr;
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use super::keys::{self, About, Key};
-use super::layers::{Origin, Settings};
-use super::value::split_address;
+use super::layers::{Origin, SET, Settings};
 use super::{
     ClusterConfig, Config, ConfigError, Limits, LogConfig, NodeConfig, Role, SecondaryConfig,
     StorageConfig,
 };
+use crate::address::Address;
 use crate::limits::NODES_MAX;
 use crate::types::{NodeId, Seq, WriteConcern};
 
@@ -20,6 +20,8 @@ pub(super) struct Switches {
     pub(super) insecure: bool,
     pub(super) bootstrap: bool,
     pub(super) accept_data_loss: Option<Seq>,
+    /// The settings are for all nodes of one process, whatever their role.
+    pub(super) shared: bool,
 }
 
 /// The checked configuration of a node.
@@ -28,8 +30,24 @@ pub(super) fn build(
     settings: &Settings,
     switches: Switches,
 ) -> Result<Config, ConfigError> {
+    let built = settings.refused().and_then(|()| build_unlogged(role, settings, switches));
+    built.map_err(|error| error.logged_to(settings.log(role)))
+}
+
+fn build_unlogged(
+    role: Role,
+    settings: &Settings,
+    switches: Switches,
+) -> Result<Config, ConfigError> {
+    let mut notes = settings.notes().to_vec();
+    let shared = switches.shared;
     let node = node(role, settings, switches)?;
-    let cluster = cluster(role, settings, &node.id)?;
+    if role == Role::Master && !node.delay.is_zero() && !shared {
+        let about = &keys::DELAY.about;
+        let origin = settings.origin(about);
+        notes.push(format!("{} ({origin}) does nothing on a master", about.key));
+    }
+    let cluster = cluster(role, settings, &node)?;
     Ok(Config {
         role,
         node,
@@ -52,6 +70,7 @@ pub(super) fn build(
             format: settings.read(&keys::FORMAT, role)?,
             file: settings.read(&keys::FILE, role)?,
         },
+        notes,
     })
 }
 
@@ -69,16 +88,19 @@ fn node(role: Role, settings: &Settings, switches: Switches) -> Result<NodeConfi
     if let Some(addr) = &advertise {
         check_port(settings, &keys::ADVERTISE.about, addr)?;
     }
-    let memory = settings.read(&keys::MEMORY, role)?;
-    let data_dir: Option<PathBuf> = settings.read(&keys::DATA_DIR, role)?;
-    let data_dir = data_dir.unwrap_or_else(|| Path::new("replog-data").join(id.as_str()));
+    if let Some(gateway) = gateway.as_ref().filter(|addr| is_one_place(addr, &listen)) {
+        let about = &keys::GATEWAY.about;
+        let wrong = format!("{gateway} is {} as well", keys::LISTEN.about.key);
+        return Err(settings.refuse(about, &wrong, "an address of its own, or none"));
+    }
+    let data_dir = data_dir(role, settings, &id)?;
     Ok(NodeConfig {
         id,
         listen,
         gateway,
         advertise,
-        data_dir: (!memory).then_some(data_dir),
-        memory,
+        memory: data_dir.is_none(),
+        data_dir,
         faults: settings.read(&keys::FAULTS, role)?,
         delay: settings.read(&keys::DELAY, role)?,
         insecure: switches.insecure,
@@ -87,9 +109,35 @@ fn node(role: Role, settings: &Settings, switches: Switches) -> Result<NodeConfi
     })
 }
 
-fn cluster(role: Role, settings: &Settings, id: &NodeId) -> Result<ClusterConfig, ConfigError> {
+/// Where the log lives; `None` is in memory. Of a directory and memory the upper layer is meant; in one
+/// layer they contradict one another.
+fn data_dir(role: Role, settings: &Settings, id: &NodeId) -> Result<Option<PathBuf>, ConfigError> {
+    let memory = settings.read(&keys::MEMORY, role)?;
+    let dir: Option<PathBuf> = settings.read(&keys::DATA_DIR, role)?;
+    let (about, of_dir) = (&keys::MEMORY.about, settings.origin(&keys::DATA_DIR.about));
+    match dir {
+        None if memory => Ok(None),
+        None => Ok(Some(Path::new("replog-data").join(id.as_str()))),
+        Some(dir) if memory => match settings.origin(about).layer().cmp(&of_dir.layer()) {
+            Ordering::Greater => Ok(None),
+            Ordering::Less => Ok(Some(dir)),
+            Ordering::Equal => {
+                let (key, dir) = (keys::DATA_DIR.about.key, dir.display());
+                let wrong = format!("true contradicts {key} = {dir} ({of_dir})");
+                Err(settings.refuse(about, &wrong, "one of the two"))
+            }
+        },
+        Some(dir) => Ok(Some(dir)),
+    }
+}
+
+fn cluster(
+    role: Role,
+    settings: &Settings,
+    node: &NodeConfig,
+) -> Result<ClusterConfig, ConfigError> {
     let secondaries = settings.read(&keys::SECONDARIES, role)?;
-    check_roster(role, settings, id, &secondaries)?;
+    check_roster(role, settings, node, &secondaries)?;
     // A secondary need not know the roster, and without it there is nothing to compare with.
     let nodes = (role == Role::Master || !secondaries.is_empty()).then(|| 1 + secondaries.len());
     let (quorum, _) = nodes_meant(settings, &keys::QUORUM, role, nodes)?;
@@ -144,36 +192,98 @@ fn nodes_meant(
 fn check_roster(
     role: Role,
     settings: &Settings,
-    id: &NodeId,
+    node: &NodeConfig,
     secondaries: &[SecondaryConfig],
 ) -> Result<(), ConfigError> {
     let about = &keys::SECONDARIES.about;
+    let refuse = |wrong: &str, allowed: &str| Err(settings.refuse(about, wrong, allowed));
+    let raw = settings.raw(about, role);
+    let origin = settings.origin(about);
+    // A variable that somebody forgot to set looks like this; a node alone must be meant.
+    if raw.is_blank() && !matches!(origin, Origin::Default | Origin::Flag(SET)) {
+        let wrong = format!("{raw} names no secondary");
+        let key = about.key;
+        let allowed = format!("{}; for a cluster of one: {SET} {key}=", about.allowed);
+        return refuse(&wrong, &allowed);
+    }
     if secondaries.len() >= NODES_MAX {
         let wrong = format!("{} secondaries are too many", secondaries.len());
-        return Err(settings.refuse(about, &wrong, &format!("at most {}", NODES_MAX - 1)));
+        return refuse(&wrong, &format!("at most {}", NODES_MAX - 1));
     }
-    for (position, secondary) in secondaries.iter().enumerate() {
-        let earlier = secondaries.iter().take(position);
-        if earlier.map(|earlier| &earlier.id).any(|earlier| *earlier == secondary.id) {
-            let wrong = format!("{} is named twice", secondary.id);
-            return Err(settings.refuse(about, &wrong, "each id once"));
-        }
-        if role == Role::Master && secondary.id == *id {
+    for (position, SecondaryConfig { id, addr }) in secondaries.iter().enumerate() {
+        let same_id = |other: &NodeId| other.as_str().eq_ignore_ascii_case(id.as_str());
+        if role == Role::Master && same_id(&node.id) {
             let wrong = format!("{id} is the master itself (node.id)");
-            return Err(settings.refuse(about, &wrong, "any other id"));
+            return refuse(&wrong, "any other id");
         }
         // Port 0 is for `replog dev`, which learns the ports when its nodes have bound them.
-        if settings.origin(about) != Origin::Default {
-            check_port(settings, about, &secondary.addr)?;
+        if origin != Origin::Default {
+            check_port(settings, about, addr)?;
+            check_not_own(role, settings, node, id, addr)?;
+        }
+        for earlier in &secondaries[..position] {
+            if earlier.id == *id {
+                return refuse(&format!("{id} is named twice"), "each id once");
+            }
+            if same_id(&earlier.id) {
+                let wrong = format!("{} and {id} differ in case only", earlier.id);
+                return refuse(&wrong, "ids that nobody takes for one another");
+            }
+            if origin != Origin::Default && is_one_place(&earlier.addr, addr) {
+                let wrong = format!("{} and {id} are both at {addr}", earlier.id);
+                return refuse(&wrong, "each address once");
+            }
         }
     }
     Ok(())
 }
 
+/// A master that counts itself as its own secondary would wait for ever.
+fn check_not_own(
+    role: Role,
+    settings: &Settings,
+    node: &NodeConfig,
+    id: &NodeId,
+    addr: &str,
+) -> Result<(), ConfigError> {
+    let own = [
+        (&keys::LISTEN.about, Some(&node.listen)),
+        (&keys::GATEWAY.about, node.gateway.as_ref()),
+        (&keys::ADVERTISE.about, node.advertise.as_ref()),
+    ];
+    for (about, own) in own {
+        let meets = own.is_some_and(|own| is_one_place(own, addr) || is_behind(own, addr));
+        if role == Role::Master && meets {
+            let wrong = format!("{id}={addr} is the master itself ({})", about.key);
+            let allowed = "the wire address of another node";
+            return Err(settings.refuse(&keys::SECONDARIES.about, &wrong, allowed));
+        }
+    }
+    Ok(())
+}
+
+/// Whether two addresses are surely one place.
+fn is_one_place(one: &str, other: &str) -> bool {
+    match (one.parse::<Address>(), other.parse::<Address>()) {
+        (Ok(one), Ok(other)) => one.port() != 0 && one.is_same_place(&other),
+        _ => false,
+    }
+}
+
+/// Whether who dials `addr` on this machine comes to who listens on all its addresses.
+fn is_behind(own: &str, addr: &str) -> bool {
+    match (own.parse::<Address>(), addr.parse::<Address>()) {
+        (Ok(own), Ok(addr)) => {
+            own.is_unspecified() && addr.is_loopback() && own.port() == addr.port()
+        }
+        _ => false,
+    }
+}
+
 /// An address that others shall dial has a port.
 fn check_port(settings: &Settings, about: &About, addr: &str) -> Result<(), ConfigError> {
-    match split_address(addr) {
-        Some((_, port)) if port != 0 => Ok(()),
+    match addr.parse::<Address>() {
+        Ok(parsed) if parsed.port() != 0 => Ok(()),
         _ => {
             let wrong = format!("{addr} cannot be dialled");
             Err(settings.refuse(about, &wrong, "host:port with a port from 1 to 65535"))
@@ -184,20 +294,11 @@ fn check_port(settings: &Settings, about: &About, addr: &str) -> Result<(), Conf
 /// Protected mode: whoever reaches a port may append and read, so a port beyond this machine must
 /// be asked for.
 fn check_protected(settings: &Settings, about: &About, addr: &str) -> Result<(), ConfigError> {
-    if split_address(addr).is_some_and(|(host, _)| is_loopback(host)) {
+    if addr.parse::<Address>().is_ok_and(|addr| addr.is_loopback()) {
         return Ok(());
     }
     let wrong = format!("{addr} is open to other machines, and there is no authentication");
     let allowed = "a loopback address (127.0.0.1, [::1], localhost), or any with --insecure, if \
         the network is trusted: whoever reaches the port may append and read";
     Err(settings.refuse(about, &wrong, allowed))
-}
-
-/// Whether a host is surely this machine. Names other than `localhost` are not looked up: what they
-/// mean may change between the look-up and the bind.
-fn is_loopback(host: &str) -> bool {
-    match host.parse::<IpAddr>() {
-        Ok(addr) => addr.to_canonical().is_loopback(),
-        Err(_) => host.eq_ignore_ascii_case("localhost"),
-    }
 }

@@ -92,7 +92,7 @@ const COUNT_MAX: u64 = 1_000_000;
 keys! {
     /// The node's name in the cluster. No two nodes of a cluster share one.
     ID: NodeId = "node.id", default "master" or "s1",
-        allowed "1 to 32 of a-z A-Z 0-9 . _ -", Raw::name;
+        allowed "1 to 32 of a-z A-Z 0-9 . _ -, but not . or .. alone", Raw::node_id;
     /// The address of the wire protocol, for other nodes and replog-cli. Port 0 is any free port.
     /// An address beyond loopback needs --insecure: there is no authentication yet.
     LISTEN: String = "node.listen", default "127.0.0.1:9000" or "127.0.0.1:9001",
@@ -213,5 +213,5 @@ keys! {
 
 fn retry_delays(raw: &Raw) -> Read<Vec<Duration>> {
     let delays = raw.list(|item| item.duration(from_millis(1)))?;
-    if delays.is_empty() { Err("an empty list".to_owned()) } else { Ok(delays) }
+    if delays.is_empty() { Err("an empty list".to_owned().into()) } else { Ok(delays) }
 }

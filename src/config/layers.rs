@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::keys::{About, KEYS, Key};
-use super::value::Raw;
-use super::{ConfigError, Role};
+use super::value::{Raw, Wrong};
+use super::{ConfigError, LogConfig, Role, keys};
 
 /// Who set a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,18 @@ pub(super) enum Origin {
     Variable(String),
     /// This flag.
     Flag(&'static str),
+}
+
+impl Origin {
+    /// The layers from the lowest to the topmost.
+    pub(super) fn layer(&self) -> u8 {
+        match self {
+            Origin::Default => 0,
+            Origin::File(_) => 1,
+            Origin::Variable(_) => 2,
+            Origin::Flag(_) => 3,
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -36,6 +48,10 @@ impl fmt::Display for Origin {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     values: BTreeMap<&'static str, (Raw, Origin)>,
+    /// The first thing that was no setting at all. What follows it is still read, so that the
+    /// refusal can be told where log lines are to go.
+    refused: Option<ConfigError>,
+    notes: Vec<String>,
 }
 
 impl Settings {
@@ -44,37 +60,67 @@ impl Settings {
         self.values.insert(about.key, (value, origin));
     }
 
+    /// Remembers what could not be read. The first is the one that is told.
+    pub(super) fn refuse_all(&mut self, error: ConfigError) {
+        self.refused.get_or_insert(error);
+    }
+
+    /// What [`Settings::refuse_all`] remembered.
+    pub(super) fn refused(&self) -> Result<(), ConfigError> {
+        self.refused.clone().map_or(Ok(()), Err)
+    }
+
+    /// Something the operator should know.
+    pub(super) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// All notes.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Where log lines are to go, as far as that is understood.
+    pub(super) fn log(&self, role: Role) -> LogConfig {
+        fn read<T>(settings: &Settings, key: &Key<T>, role: Role) -> T {
+            let default = || Settings::default().read(key, role);
+            let read = settings.read(key, role).or_else(|_| default());
+            read.expect("BUG: a default is refused, which a test would have shown")
+        }
+        LogConfig {
+            level: read(self, &keys::LEVEL, role),
+            format: read(self, &keys::FORMAT, role),
+            file: read(self, &keys::FILE, role),
+        }
+    }
+
     /// Sets a key by its own flag, if that was given. Both that and `--set` of the same key is a
     /// contradiction: argh forgets their order, so there would be no telling which was meant.
-    pub(super) fn put_flag(
-        &mut self,
-        about: &About,
-        flag: &'static str,
-        value: Option<String>,
-    ) -> Result<(), ConfigError> {
-        let Some(value) = value else { return Ok(()) };
+    pub(super) fn put_flag(&mut self, about: &About, flag: &'static str, value: Option<String>) {
+        let Some(value) = value else { return };
         if self.origin(about) == Origin::Flag(SET) {
             let key = about.key;
-            return Err(ConfigError::new(format!(
+            return self.refuse_all(ConfigError::new(format!(
                 "{flag}: {key} is set twice, by {flag} and by {SET} {key}; leave one out"
             )));
         }
         self.put(about, Raw::text(value), Origin::Flag(flag));
-        Ok(())
     }
 
-    /// Sets a key by `--set SECTION.KEY=VALUE`.
-    pub(super) fn put_assignment(&mut self, assignment: &str) -> Result<(), ConfigError> {
-        let (key, value) = assignment.split_once('=').ok_or_else(|| {
-            let given = Raw::text(assignment);
-            ConfigError::new(format!(
-                "{SET} {given}: allowed is SECTION.KEY=VALUE, such as {SET} cluster.quorum=2"
-            ))
-        })?;
-        let place = || format!("{SET} {}", Raw::text(assignment));
-        let about = find(key).ok_or_else(|| unknown(key, &place()))?;
-        self.put(about, Raw::text(value), Origin::Flag(SET));
-        Ok(())
+    /// Sets a key by `--set SECTION.KEY=VALUE`. Twice the same key is a contradiction, as it is with
+    /// every other flag.
+    pub(super) fn put_assignment(&mut self, assignment: &str) {
+        match read_assignment(assignment) {
+            Err(error) => self.refuse_all(error),
+            Ok((about, _)) if self.origin(about) == Origin::Flag(SET) => {
+                let key = about.key;
+                self.refuse_all(ConfigError::new(format!(
+                    "{SET} {}: {key} is set twice by {SET}; leave one out",
+                    Raw::text(assignment)
+                )));
+            }
+            Ok((about, value)) => self.put(about, Raw::text(value), Origin::Flag(SET)),
+        }
     }
 
     /// Who set the key.
@@ -90,8 +136,9 @@ impl Settings {
 
     /// The checked value of the key.
     pub(super) fn read<T>(&self, key: &Key<T>, role: Role) -> Result<T, ConfigError> {
-        (key.read)(&self.raw(&key.about, role)).map_err(|it| {
-            self.refuse(&key.about, &format!("{it} is not allowed"), key.about.allowed)
+        (key.read)(&self.raw(&key.about, role)).map_err(|Wrong { shown, why }| {
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            self.refuse(&key.about, &format!("{shown} is not allowed{why}"), key.about.allowed)
         })
     }
 
@@ -100,6 +147,18 @@ impl Settings {
         let (key, origin) = (about.key, self.origin(about));
         ConfigError::new(format!("{key}: {wrong} ({origin}); allowed is {allowed}"))
     }
+}
+
+/// The key and the value of `SECTION.KEY=VALUE`.
+fn read_assignment(assignment: &str) -> Result<(&'static About, &str), ConfigError> {
+    let given = Raw::text(assignment);
+    let (key, value) = assignment.split_once('=').ok_or_else(|| {
+        ConfigError::new(format!(
+            "{SET} {given}: allowed is SECTION.KEY=VALUE, such as {SET} cluster.quorum=2"
+        ))
+    })?;
+    let about = find(key).ok_or_else(|| unknown(key, &format!("{SET} {given}")))?;
+    Ok((about, value))
 }
 
 /// The flag that sets any key.

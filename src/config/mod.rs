@@ -66,11 +66,21 @@ impl Invocation {
 #[error("{line}")]
 pub struct ConfigError {
     line: String,
+    log: Option<Box<LogConfig>>,
 }
 
 impl ConfigError {
     fn new(line: impl Into<String>) -> Self {
-        ConfigError { line: line.into() }
+        ConfigError { line: line.into(), log: None }
+    }
+
+    /// Where log lines were to go, as far as that could be understood: the refusal belongs there.
+    pub fn log(&self) -> Option<&LogConfig> {
+        self.log.as_deref()
+    }
+
+    fn logged_to(self, log: LogConfig) -> Self {
+        ConfigError { log: Some(Box::new(log)), ..self }
     }
 }
 
@@ -123,6 +133,8 @@ pub struct Config {
     pub limits: Limits,
     /// What the node tells about itself.
     pub log: LogConfig,
+    /// What the operator should know about how this was read, for the log; mostly nothing.
+    pub notes: Vec<String>,
 }
 
 impl Config {
@@ -260,7 +272,7 @@ pub enum LogFormat {
 }
 
 /// What the node tells about itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// The least important level that is still written.
     pub level: Level,

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::SecondaryConfig;
-use crate::types::{parse_decimal, parse_duration, parse_size};
+use crate::address::Address;
+use crate::types::{NodeId, parse_decimal, parse_duration, parse_size};
 
 /// A value as one layer has it, before it is known what it is meant to be.
 #[derive(Clone, Debug)]
@@ -18,8 +19,23 @@ pub(super) enum Raw {
     Toml(toml::Value),
 }
 
-/// What was read, or the part that is not allowed, as it is shown to the operator.
-pub(super) type Read<T> = Result<T, String>;
+/// What was read, or what is not allowed.
+pub(super) type Read<T> = Result<T, Wrong>;
+
+/// What of a value is not allowed.
+#[derive(Clone, Debug)]
+pub(super) struct Wrong {
+    /// The part, as it is shown to the operator.
+    pub(super) shown: String,
+    /// Why not, where there is more to say than what is allowed.
+    pub(super) why: Option<String>,
+}
+
+impl From<String> for Wrong {
+    fn from(shown: String) -> Self {
+        Wrong { shown, why: None }
+    }
+}
 
 impl Raw {
     pub(super) fn text(text: impl Into<String>) -> Self {
@@ -45,7 +61,11 @@ impl Raw {
     }
 
     fn or_refuse<T>(&self, value: Option<T>) -> Read<T> {
-        value.ok_or_else(|| self.to_string())
+        value.ok_or_else(|| self.to_string().into())
+    }
+
+    fn refuse<T>(&self, why: impl ToString) -> Read<T> {
+        Err(Wrong { shown: self.to_string(), why: Some(why.to_string()) })
     }
 
     /// `true` or `false`.
@@ -89,6 +109,15 @@ impl Raw {
         self.or_refuse(self.as_str().and_then(|text| text.parse().ok()))
     }
 
+    /// The name of a node. It is the name of a directory, too.
+    pub(super) fn node_id(&self) -> Read<NodeId> {
+        let id: NodeId = self.name()?;
+        if [".", ".."].contains(&id.as_str()) {
+            return self.refuse("it cannot be the name of a directory");
+        }
+        Ok(id)
+    }
+
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Read<T> {
         let text = self.as_str();
@@ -102,13 +131,22 @@ impl Raw {
 
     /// A path; whether it exists is found out by whoever opens it.
     pub(super) fn path(&self) -> Read<PathBuf> {
-        self.or_refuse(self.as_str().filter(|text| !text.is_empty()).map(PathBuf::from))
+        self.or_refuse(self.as_str().filter(|text| !text.trim().is_empty()).map(PathBuf::from))
     }
 
-    /// `host:port`, kept as written, so that a name is resolved each time it is used.
+    /// `host:port`, kept as written but for spaces around it, so that a name is resolved each time it
+    /// is used.
     pub(super) fn address(&self) -> Read<String> {
-        self.or_refuse(self.as_str().filter(|text| split_address(text).is_some()))
-            .map(str::to_owned)
+        let text = self.as_str().ok_or_else(|| Wrong::from(self.to_string()))?.trim();
+        match text.parse::<Address>() {
+            Ok(_) => Ok(text.to_owned()),
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    /// Whether it is a text with nothing in it.
+    pub(super) fn is_blank(&self) -> bool {
+        self.as_str().is_some_and(|text| text.trim().is_empty())
     }
 
     /// An array, or one comma-separated string.
@@ -118,7 +156,7 @@ impl Raw {
                 items.iter().map(|item| read(&Raw::Toml(item.clone()))).collect()
             }
             _ => {
-                let text = self.as_str().ok_or_else(|| self.to_string())?;
+                let text = self.as_str().ok_or_else(|| Wrong::from(self.to_string()))?;
                 let items = text.split(',').filter(|_| !text.trim().is_empty());
                 items.map(|item| read(&Raw::text(item.trim()))).collect()
             }
@@ -137,10 +175,12 @@ impl Raw {
             }),
         };
         let surplus = matches!(self, Raw::Toml(toml::Value::Table(table)) if table.len() != 2);
-        let secondary = id.zip(addr).filter(|_| !surplus).and_then(|(id, addr)| {
-            Some(SecondaryConfig { id: id.name().ok()?, addr: addr.address().ok()? })
-        });
-        self.or_refuse(secondary)
+        let (id, addr) = self.or_refuse(id.zip(addr).filter(|_| !surplus))?;
+        let of_all = |wrong: Wrong| Wrong { shown: self.to_string(), ..wrong };
+        Ok(SecondaryConfig {
+            id: id.node_id().map_err(of_all)?,
+            addr: addr.address().map_err(of_all)?,
+        })
     }
 }
 
@@ -161,15 +201,4 @@ impl fmt::Display for Raw {
         let cut = if chars.next().is_some() { "…" } else { "" };
         write!(f, "{shown}{cut}")
     }
-}
-
-/// The host and the port of `host:port`. An IPv6 address stands in brackets, which are taken off.
-pub(super) fn split_address(text: &str) -> Option<(&str, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = parse_decimal(port).and_then(|port| u16::try_from(port).ok())?;
-    if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return inner.parse::<std::net::Ipv6Addr>().is_ok().then_some((inner, port));
-    }
-    let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    (!host.is_empty() && host.bytes().all(named)).then_some((host, port))
 }
