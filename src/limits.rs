@@ -161,6 +161,20 @@ pub const OPERATORS_MAX: usize = 4;
 /// ask for something that operators may ask for.
 pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Log lines that wait for stderr, or for the log file, each. More are dropped and counted: about five
+/// thousand lines, far more than a node writes while a disk or a terminal is slow.
+pub const LOG_QUEUE_BYTES_MAX: usize = 1 << 20;
+
+/// So much more of lines that must not be missed: errors, the ready line, and that lines are missing.
+pub const LOG_QUEUE_RESERVE_BYTES: usize = 64 << 10;
+
+/// At its end a process waits so long for its last log lines to be taken. With [`STOP_TIMEOUT`] it is
+/// below the five seconds in which a node stops.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A start waits so long for the log file to be opened; after that it is opened beside the running node.
+pub const LOG_OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Text that a peer supplied is cut to so many bytes in our log.
 pub const LOGGED_TEXT_BYTES_MAX: usize = 128;
 

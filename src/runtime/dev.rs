@@ -4,7 +4,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::node::{Bound, NodeError, bind, serve};
+use super::node::{Bound, NodeError, Told, bind, serve, stopped_early};
+use super::service_manager;
 use crate::config::{DevConfig, Role};
 use crate::logging::announce;
 
@@ -18,7 +19,9 @@ pub async fn run_dev(dev: DevConfig, stop: CancellationToken) -> Result<(), Node
     let count = dev.nodes.len();
     for config in dev.nodes {
         let id = config.node.id.clone();
-        let bound = bind(config, count).await;
+        let Some(bound) = stop.run_until_cancelled(bind(config, count)).await else {
+            return stopped_early(&id);
+        };
         nodes.push(bound.map_err(|error| NodeError::InCluster { id, error: Box::new(error) })?);
     }
     // Ports that were left to the system are known only now.
@@ -35,11 +38,13 @@ pub async fn run_dev(dev: DevConfig, stop: CancellationToken) -> Result<(), Node
     for node in nodes.into_iter().rev() {
         let (id, stop) = (node.config.node.id.clone(), stop.clone());
         let accepts = accepts.take_if(|_| node.config.role == Role::Master);
-        running.spawn(async move { (id, serve(node, stop, accepts).await) });
+        let told = Told { accepts, ready: None };
+        running.spawn(async move { (id, serve(node, stop, told).await) });
     }
     let ready = async {
         if accepted.await.is_ok() {
             announce(&format!("ready cluster nodes={count} mode=normal"));
+            service_manager::ready();
             hint.iter().for_each(|line| announce(line));
         }
         std::future::pending::<()>().await

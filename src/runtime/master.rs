@@ -152,6 +152,8 @@ impl MasterDriver {
         let news = self.news.clone();
         self.note_damage();
         self.carry_out(self.node.clock.now());
+        // Alone, it leads by now, and nobody who waits for that should wait for the first input.
+        self.publish();
         loop {
             let due = self.engine.poll_timeout().map(|due| self.node.clock.instant(due));
             let sleep = async {

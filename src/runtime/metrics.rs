@@ -22,6 +22,7 @@ use crate::codes::{Class, Code, RefuseCode};
 use crate::config::Role;
 use crate::engine::{Health, Levels};
 use crate::gateway::status::Status;
+use crate::logging;
 use crate::types::{NodeId, Seq};
 
 /// Names and values of labels.
@@ -124,6 +125,7 @@ pub(super) struct Metrics {
     failed_attempts: Counters,
     stale_epochs: Counter,
     connections_refused: Counters,
+    log_lines_dropped: Counters,
     connections: [Gauge; 2],
     connections_accepted: [Counter; 2],
     traffic: [Traffic; 3],
@@ -261,6 +263,10 @@ impl Metrics {
             connections_refused: r.counters(
                 "replog_connections_refused",
                 "Connections ended by this node for what the peer is or sent, by code",
+            ),
+            log_lines_dropped: r.counters(
+                "replog_log_lines_dropped",
+                "Log lines of the process that a place for them did not take in time",
             ),
             connections: ports.map(|port| connections.get_or_create(&label("port", port)).clone()),
             connections_accepted: ports
@@ -439,6 +445,10 @@ impl Metrics {
             self.connected.set(i64::from(master.connected));
             self.held.set(signed(master.held));
             self.set_duplicates(&node.id, master.duplicates);
+        }
+        for (sink, count) in logging::lines_dropped() {
+            let counter = self.log_lines_dropped.get_or_create(&label("sink", sink));
+            counter.inner().store(count, Ordering::Relaxed);
         }
         if let Some(process) = Process::read() {
             self.cpu.inner().store(process.cpu.as_secs_f64().to_bits(), Ordering::Relaxed);

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -12,10 +11,12 @@ use tracing::{info, warn};
 
 use super::faults::Faults;
 use super::inbox::{Node, View};
+use super::listen::{Listeners, listen_on};
 use super::master::MasterDriver;
 use super::places::{Places, Shares};
 use super::secondary::SecondaryDriver;
 use super::server::{Door, accept};
+use super::service_manager;
 use super::store::{Log, OpenLog};
 use crate::config::{Config, Role};
 use crate::descriptors;
@@ -112,8 +113,8 @@ const LAST_WORDS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1
 /// A node whose addresses are taken but that does not serve yet.
 pub(super) struct Bound {
     pub(super) config: Config,
-    wire: TcpListener,
-    gateway: Option<TcpListener>,
+    wire: Listeners,
+    gateway: Option<Listeners>,
     pub(super) wire_addr: SocketAddr,
     pub(super) gateway_addr: Option<SocketAddr>,
     shares: Shares,
@@ -131,8 +132,16 @@ pub(super) async fn bind(config: Config, nodes: usize) -> Result<Bound, NodeErro
         );
     }
     let listen = |addr: String, key, flag| async move {
-        let bound = listen_on(&addr).await;
-        bound.map_err(|error| NodeError::Bind { addr, key, flag, error })
+        let bound = listen_on(&addr).await.and_then(|listeners| {
+            let addrs = listeners.addrs()?;
+            Ok((listeners, addrs))
+        });
+        let (listeners, addrs) =
+            bound.map_err(|error| NodeError::Bind { addr, key, flag, error })?;
+        if addrs.len() > 1 {
+            info!(key, ?addrs, "listens on all addresses of the name");
+        }
+        Ok::<_, NodeError>((listeners, addrs[0])) // At least one listens.
     };
     let (wire, wire_addr) = listen(config.node.listen.clone(), "node.listen", "--listen").await?;
     let (gateway, gateway_addr) = match &config.node.gateway {
@@ -145,47 +154,54 @@ pub(super) async fn bind(config: Config, nodes: usize) -> Result<Bound, NodeErro
     Ok(Bound { config, wire, gateway, wire_addr, gateway_addr, shares })
 }
 
-/// Listens on the first address that a name stands for and that can be taken.
-async fn listen_on(addr: &str) -> std::io::Result<(TcpListener, SocketAddr)> {
-    /// Connections that wait to be accepted: a burst of strangers must not make a peer wait for its
-    /// kernel to try again, which takes a second.
-    const BACKLOG: u32 = 1024;
-    let mut last_error = std::io::ErrorKind::AddrNotAvailable.into();
-    for addr in tokio::net::lookup_host(addr).await? {
-        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A restarted node takes its port while connections of its former life still fade.
-        socket.set_reuseaddr(true)?;
-        match socket.bind(addr).and_then(|()| socket.listen(BACKLOG)) {
-            Ok(listener) => {
-                let local = listener.local_addr()?;
-                return Ok((listener, local));
-            }
-            Err(error) => last_error = error,
-        }
-    }
-    Err(last_error)
-}
-
 /// Runs one node until `stop`.
 ///
 /// # Errors
 /// It could not start or go on; see [`NodeError`].
 pub async fn run_node(config: Config, stop: CancellationToken) -> Result<(), NodeError> {
-    let bound = bind(config, 1).await?;
-    serve(bound, stop, None).await
+    let id = config.node.id.clone();
+    let Some(bound) = stop.run_until_cancelled(bind(config, 1)).await else {
+        return stopped_early(&id);
+    };
+    let (ready, is_ready) = oneshot::channel();
+    let tell = async {
+        if is_ready.await.is_ok() {
+            service_manager::ready();
+        }
+    };
+    let told = Told { ready: Some(ready), accepts: None };
+    tokio::join!(serve(bound?, stop, told), tell).0
 }
 
-/// Serves until `stop`, then answers who waits, and ends. `accepts` is told when appends are
-/// accepted for the first time.
+/// A stop while the node starts: what had been begun ends with the process, or is dropped as soon as
+/// it is done.
+pub(super) fn stopped_early(id: &NodeId) -> Result<(), NodeError> {
+    info!(%id, "stopped before it was ready");
+    Ok(())
+}
+
+/// Who is told how far a node has come; nobody who is gone is missed.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Connections are accepted.
+    pub(super) ready: Option<oneshot::Sender<()>>,
+    /// Appends are accepted for the first time.
+    pub(super) accepts: Option<oneshot::Sender<()>>,
+}
+
+/// Serves until `stop`, then answers who waits, and ends.
 pub(super) async fn serve(
     bound: Bound,
     stop: CancellationToken,
-    accepts: Option<oneshot::Sender<()>>,
+    told: Told,
 ) -> Result<(), NodeError> {
     let Bound { mut config, wire, gateway, wire_addr, gateway_addr, shares } = bound;
     config.limits.connections_max = shares.clients_max;
     let (driver, inputs) = mpsc::channel(DRIVER_QUEUE_MAX);
-    let opened = Log::open(&config)?;
+    let Some(opened) = stop.run_until_cancelled(open(config.clone())).await else {
+        return stopped_early(&config.node.id);
+    };
+    let opened = opened?;
     let store = opened.log.kind();
     let (view, viewed) = watch::channel(first_view(&config));
     let advertise = config.node.advertise.clone().unwrap_or_else(|| wire_addr.to_string());
@@ -197,7 +213,7 @@ pub(super) async fn serve(
         viewed,
         stop.child_token(),
     ));
-    if let Some(accepts) = accepts {
+    if let Some(accepts) = told.accepts {
         let mut viewed = node.view.clone();
         // Ends with the driver, whose view it watches. Who is told may be gone: nobody is missed.
         tokio::spawn(async move {
@@ -222,6 +238,7 @@ pub(super) async fn serve(
         "ready id={} role={} wire={wire_addr} gateway={gateway} store={store}",
         config.node.id, config.role
     ));
+    told.ready.map(|ready| ready.send(()));
     if config.node.faults && config.role == Role::Secondary {
         warn!(id = %config.node.id, "fault verbs are allowed on this node");
     }
@@ -252,8 +269,18 @@ pub(super) async fn serve(
             tokio::join!(&mut driving, gone).0
         }
     };
-    info!(id = %config.node.id, "stopped");
+    if outcome.is_ok() {
+        info!(id = %config.node.id, "stopped");
+    }
     outcome
+}
+
+/// Opens the log in a thread for it: a large one takes its time to be read, and a stop does not wait
+/// for it.
+async fn open(config: Config) -> Result<OpenLog, NodeError> {
+    let opening = tokio::task::spawn_blocking(move || Log::open(&config));
+    // Nobody aborts it, so that it can only have panicked.
+    opening.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 fn first_view(config: &Config) -> View {

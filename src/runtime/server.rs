@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::inbox::{Input, Introduced, Node, PeerEvent};
 use super::link::tune;
+use super::listen::Listeners;
 use super::places::{Client, Operator, Places, Stranger};
 use super::reader::{self, IntroductionError, hello_of, read_hello};
 use super::{session, text, wire_session};
@@ -69,7 +70,7 @@ impl Guest {
 /// Accepts connections until the node stops. Connections are tasks of `tasks`.
 pub(super) async fn accept(
     door: Door,
-    listener: TcpListener,
+    mut listener: Listeners,
     places: Arc<Places>,
     node: Arc<Node>,
     tasks: TaskTracker,
