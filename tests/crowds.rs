@@ -52,6 +52,7 @@ fn idle_clients_on_all_ports_end_no_node_and_leave_it_descriptors_for_its_log() 
         node.wait_for_log_line(&["WARN", "limits.connections_max cannot be met", "ulimit -n"]);
     }
     let mut client = Gateway::connect(ready.gateway);
+    wait_until("mode normal", || (client.ask("HEALTH").get("mode") == "normal").then_some(()));
     client.ok("APPEND before the crowd");
     let ports = [ready.gateway, ready.wire, s1_ready.gateway, s1_ready.wire];
     let crowd: Vec<_> = ports.iter().map(|&port| idle(port, 100, b"")).collect();
