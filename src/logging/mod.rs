@@ -135,7 +135,7 @@ pub fn flush() {
 
 /// How many lines each place has lost since the process started.
 pub fn lines_dropped() -> impl Iterator<Item = (&'static str, u64)> {
-    SINKS.get().into_iter().flat_map(Sinks::all).map(|sink| (sink.name(), sink.dropped()))
+    SINKS.get().into_iter().flat_map(Sinks::all).map(|sink| (sink.name(), sink.lines_dropped()))
 }
 
 /// Writes a line that an operator, or a script, waits for: at every log level.

@@ -169,7 +169,7 @@ impl Sink {
     }
 
     /// Lines lost since the sink was made.
-    pub(super) fn dropped(&self) -> u64 {
+    pub(super) fn lines_dropped(&self) -> u64 {
         self.queue().dropped_ever
     }
 
@@ -402,7 +402,7 @@ mod tests {
         }
         sink.push(b"important\n", true);
         sink.flush(Instant::now() + Duration::from_millis(10)); // Comes back although it is stuck.
-        let dropped = sink.dropped();
+        let dropped = sink.lines_dropped();
         assert!(dropped > 0, "more was pushed than fits");
         let mut read = vec![0; (pushed - dropped as usize) * line.len()];
         reader.read_exact(&mut read).unwrap();
@@ -419,7 +419,7 @@ mod tests {
         let mut rest = vec![0; b"goes on\n".len()];
         reader.read_exact(&mut rest).unwrap();
         assert_eq!(rest, b"goes on\n");
-        assert_eq!(sink.dropped(), dropped);
+        assert_eq!(sink.lines_dropped(), dropped);
     }
 
     #[test]
@@ -430,7 +430,7 @@ mod tests {
         for count in 1..=3 {
             sink.push(b"lost\n", false);
             sink.flush(soon());
-            assert_eq!(sink.dropped(), count);
+            assert_eq!(sink.lines_dropped(), count);
         }
         assert!(matches!(notices.try_recv(), Ok(Notice::Failing(_))));
         assert!(notices.try_recv().is_err(), "once");
@@ -465,7 +465,7 @@ mod tests {
         sink.push(b"four\n", false);
         sink.flush(soon());
         assert_eq!(std::fs::read_to_string(&moved).unwrap(), "three\nfour\n");
-        assert_eq!(sink.dropped(), 0);
+        assert_eq!(sink.lines_dropped(), 0);
     }
 
     #[test]
