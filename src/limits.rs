@@ -185,15 +185,29 @@ pub const INDEX_STEP_BYTES: usize = 64 << 10;
 /// room it has and a sync writes no length: fdatasync takes a third less time.
 pub const PREALLOCATE_BYTES: u64 = 8 << 20;
 
-/// Kept free on the disk by a file that does nothing else: a batch of appends and the largest record
-/// that were let in while there was room can always be written.
-pub const RESERVE_BYTES: u64 = (4 << 20) + FRAME_BODY_BYTES_MAX as u64 + RESERVE_CONTROL_BYTES;
+/// Where room is scarce the steps are an eighth of what is free, but not less than this.
+pub const PREALLOCATE_BYTES_MIN: u64 = 64 << 10;
 
-/// The part of the reserve that only `meta` and footers may use.
-pub const RESERVE_CONTROL_BYTES: u64 = 1 << 20;
+/// Kept free on the disk by a file that does nothing else, beside room for the longest run that is let
+/// in: what `meta`, the head of a segment and the names of files need while nothing else is free.
+/// Footers have room in their segments.
+pub const RESERVE_CONTROL_BYTES: u64 = 256 << 10;
+
+/// What a run can need on the disk beside its own bytes: marks, a header, places in a footer, and that
+/// file systems count in blocks.
+pub const RUN_DISK_EXTRA_BYTES: u64 = 64 << 10;
+
+/// The file with the reserve grows in such steps, so that ever longer runs are not each a call.
+pub const RESERVE_STEP_BYTES: u64 = 256 << 10;
 
 /// How often a full disk is tried again.
 pub const ROOM_RETRY: Duration = Duration::from_millis(500);
+
+/// A disk that is full and has room again by turns is told in the log once in so long.
+pub const ROOM_TOLD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often a node looks whether its data directory is still where it was.
+pub const HOME_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bytes of the newest entries kept in memory beside the disk, for secondaries that keep up.
 pub const TAIL_CACHE_BYTES: usize = 64 << 20;
@@ -240,5 +254,9 @@ const _: () = {
     assert!(
         FRAME_BODY_BYTES_MAX + GATEWAY_LINE_EXTRA_BYTES < UNFINISHED_BYTES_MAX,
         "the longest request finds room when it is alone"
+    );
+    assert!(
+        SEGMENT_EPOCHS_MAX as u64 * 16 + 4096 <= RESERVE_CONTROL_BYTES,
+        "a footer written anew at a start fits into the room for control records"
     );
 };

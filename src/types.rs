@@ -588,6 +588,40 @@ pub fn parse_size(text: &str) -> Result<u64, ParseError> {
     parse_decimal(number).and_then(|value| value.checked_mul(1 << shift)).ok_or(EXPECTED)
 }
 
+/// Room on a disk that is wanted and not to be had.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Bytes that must become free before more entries are taken.
+    pub need: u64,
+    /// Bytes that are free, where that can be known.
+    pub free: Option<u64>,
+    /// What is used up.
+    pub limit: RoomLimit,
+}
+
+/// What can be used up on a disk.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum RoomLimit {
+    /// The file system's space.
+    Space,
+    /// The share of it that the node's user may have.
+    Quota,
+    /// The length that the system allows one file of this process, in bytes (`ulimit -f`).
+    FileSize(u64),
+}
+
+impl fmt::Display for RoomLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RoomLimit::Space => f.write_str("the file system"),
+            RoomLimit::Quota => f.write_str("the disk quota"),
+            RoomLimit::FileSize(bytes) => {
+                write!(f, "the process's limit of {bytes} bytes for a file (ulimit -f)")
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common_disk::{Events, append, is_the_made_log, manual, open, options, payload, run_of};
-use replog::limits::{RESERVE_BYTES, RESERVE_CONTROL_BYTES};
+use replog::limits::{RESERVE_CONTROL_BYTES, RUN_DISK_EXTRA_BYTES};
 use replog::store::faulty::FaultyFs;
 use replog::store::fs::{Fs, RealFs};
 use replog::store::{
@@ -426,16 +426,19 @@ fn a_failed_sync_is_never_answered_with_durable_and_the_next_start_trusts_no_cac
 #[test]
 fn a_full_disk_refuses_at_once_loses_nothing_and_goes_on_when_there_is_room() {
     let mut refused = 0;
+    let run_bytes = 16 << 10;
+    let reserve_bytes = RESERVE_CONTROL_BYTES + RUN_DISK_EXTRA_BYTES + run_bytes;
+    let options = DiskOptions { run_bytes, ..always(900) };
     let small = (0..40).map(|step| step * 512);
     for budget in small
         .clone()
         .chain(small.clone().map(|budget| RESERVE_CONTROL_BYTES + budget))
-        .chain(small.map(|budget| RESERVE_BYTES + budget))
+        .chain(small.map(|budget| reserve_bytes + budget))
     {
         let fs = FaultyFs::new(budget);
         fs.set_budget(Some(budget));
         let opened =
-            DiskLog::open(Arc::new(fs.clone()), Path::new(DIR), always(900), Box::new(|_| {}));
+            DiskLog::open(Arc::new(fs.clone()), Path::new(DIR), options.clone(), Box::new(|_| {}));
         let Ok(Opened { mut log, .. }) = opened else {
             assert!(budget < 4096, "a directory needs no {budget} bytes");
             continue;

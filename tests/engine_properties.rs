@@ -468,7 +468,7 @@ impl World {
             }
             Frame::Refuse { code, epoch } => self.master.handle_refused(from, session, code, epoch),
             Frame::Ack { facts } => self.master.handle_ack(now, from, session, facts),
-            Frame::Nack => self.master.handle_nack(now, from, session),
+            Frame::Nack => self.master.handle_nack(now, from, session, None),
             Frame::Closed => {
                 self.nodes[node].lost_held.clear();
                 self.master.handle_disconnected(from, session);

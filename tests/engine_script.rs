@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 use std::time::Duration;
 
-use replog::codes::RefuseCode;
+use replog::codes::{NackCode, RefuseCode};
 use replog::engine::progress::Link;
 use replog::engine::ranges::RangeSet;
 use replog::engine::secondary::{Holdings, MasterHello};
@@ -20,8 +20,8 @@ use replog::engine::{
     SecondaryEffect, SessionId, Submission, Token, Verdict,
 };
 use replog::types::{
-    Digest, Epoch, LogId, NodeIndex, NodeSet, PrefixId, RunId, Seq, SeqRange, Time, parse_duration,
-    parse_size,
+    Digest, Epoch, LogId, NodeIndex, NodeSet, PrefixId, RoomLimit, RunId, Seq, SeqRange, Shortage,
+    Time, parse_duration, parse_size,
 };
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/testdata/engine");
@@ -219,7 +219,10 @@ impl MasterSide {
                 let up_to = Seq::new(parsed(command.word(1)).expect("a number"));
                 self.engine.handle_stored(now, up_to);
             }
-            "room" => self.engine.handle_room(command.has("on")),
+            "room" => {
+                let lacking = Shortage { need: 9, free: Some(2), limit: RoomLimit::Space };
+                self.engine.handle_room((!command.has("on")).then_some(lacking));
+            }
             "damage" => self.engine.handle_damage(range(command.word(1))),
             "unreadable" => {
                 let session = self.session(command);
@@ -269,7 +272,9 @@ impl MasterSide {
             }
             "nack" => {
                 let session = self.session(command);
-                self.engine.handle_nack(now, command.node(), session);
+                let named = |code: &&NackCode| command.words.get(2) == Some(&code.word());
+                let code = NackCode::ALL.iter().find(named).copied();
+                self.engine.handle_nack(now, command.node(), session, code);
             }
             "flushed" => {
                 if let Some((frames, up_to)) = self.unflushed.remove(&command.node()) {
@@ -557,6 +562,7 @@ struct SecondarySide {
     log: Vec<String>,
     held: BTreeMap<Seq, FakeRun>,
     disk: bool,
+    room: bool,
     out: String,
 }
 
@@ -577,6 +583,7 @@ impl SecondarySide {
             log: vec!["a".to_owned(); last.number() as usize],
             held: BTreeMap::new(),
             disk: true,
+            room: true,
             out: String::new(),
         }
     }
@@ -586,6 +593,12 @@ impl SecondarySide {
         match command.word(0) {
             "secondary" => {}
             "disk" => self.disk = command.has("on"),
+            "room" => {
+                self.room = command.has("on");
+                if self.room {
+                    self.engine.handle_room();
+                }
+            }
             "hello" => {
                 let hello = MasterHello {
                     log_id: command.option("log", log_id).unwrap_or(Some(LogId::new([b'a'; 16]))),
@@ -611,11 +624,11 @@ impl SecondarySide {
                         .map_or(range.len() as usize * ENTRY_BYTES, |bytes| bytes as usize),
                 };
                 let epoch = command.number("epoch").map_or(self.engine.epoch(), Epoch::new);
-                if self.engine.admits(session, epoch) {
+                if !self.engine.admits(session, epoch) {
+                    self.line("ignored", &range);
+                } else if self.engine.takes(session, range, run.bytes, self.room) {
                     self.arrive(session, run.clone());
                     self.carry_out(Some(run));
-                } else {
-                    self.line("ignored", &range);
                 }
             }
             "bad" => {
@@ -709,6 +722,9 @@ impl SecondarySide {
                     let run = self.held.remove(&first).expect("what is held is there");
                     self.line("release", &run.range);
                     let session = self.engine.session().expect("runs are held for a session");
+                    if !self.engine.takes(session, run.range, run.bytes, self.room) {
+                        continue;
+                    }
                     self.arrive(session, run.clone());
                     current = Some(run);
                 }

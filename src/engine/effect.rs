@@ -8,7 +8,9 @@ use super::health::Health;
 use super::progress::AttemptFailure;
 use super::waiters::{Answer, Token};
 use crate::codes::RefuseCode;
-use crate::types::{AckLevel, Epoch, LogId, NodeIndex, Patience, Seq, SeqRange, WriteConcern};
+use crate::types::{
+    AckLevel, Epoch, LogId, NodeIndex, Patience, Seq, SeqRange, Shortage, WriteConcern,
+};
 
 /// Whether appends are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -215,7 +217,10 @@ pub enum Refused {
     /// Part of the master's log is damaged.
     Damaged,
     /// No room on the master's disk.
-    DiskFull,
+    DiskFull {
+        /// What is missing.
+        shortage: Shortage,
+    },
     /// The node stops.
     Stopping,
     /// The entry waited for is not in the log.

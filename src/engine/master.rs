@@ -12,11 +12,12 @@ use super::progress::{AckFacts, AttemptFailure, HelloFacts, Link, Progress};
 use super::quorum::Levels;
 use super::startup::OwnLog;
 use super::waiters::{Answer, Request, Verdict, Waiter, Waiters};
-use crate::codes::RefuseCode;
+use crate::codes::{NackCode, RefuseCode};
 use crate::limits::ROSTER_WAIT;
 use crate::sabotage::{Bug, active};
 use crate::types::{
-    AckLevel, Epoch, LogId, NodeIndex, NodeSet, Patience, RunId, Seq, SeqRange, Time, WriteConcern,
+    AckLevel, Epoch, LogId, NodeIndex, NodeSet, Patience, RunId, Seq, SeqRange, Shortage, Time,
+    WriteConcern,
 };
 pub use reign::Reign;
 
@@ -73,7 +74,7 @@ pub struct Master {
     repair_at: Option<Time>,
     /// Heartbeats that who was asked for entries has answered since.
     unfetched: u32,
-    disk_full: bool,
+    shortage: Option<Shortage>,
     /// The last entry when it began to lead; `None` before.
     led: Option<Seq>,
     /// A secondary promised this epoch to another process.
@@ -121,7 +122,7 @@ impl Master {
             repairing: None,
             repair_at: None,
             unfetched: 0,
-            disk_full: false,
+            shortage: None,
             led: None,
             taken: false,
             log_id: None,
@@ -253,8 +254,9 @@ impl Master {
             Mode::Damaged => return Err(Refused::Damaged),
             Mode::Recovering => return Err(Refused::Recovering),
             Mode::ReadOnly => return Err(Refused::ReadOnly { present: self.present() }),
-            Mode::Normal if self.disk_full => return Err(Refused::DiskFull),
-            Mode::Normal => {}
+            Mode::Normal => {
+                self.shortage.map_or(Ok(()), |shortage| Err(Refused::DiskFull { shortage }))?;
+            }
         }
         let range = SeqRange::with_len(self.last.next(), run.count);
         self.last = range.last();
@@ -329,9 +331,9 @@ impl Master {
         self.lead_if_durable(now);
     }
 
-    /// The disk has no room for another run, or has room again.
-    pub fn handle_room(&mut self, room: bool) {
-        self.disk_full = !room;
+    /// What the disk lacks for another run; `None`: there is room.
+    pub fn handle_room(&mut self, shortage: Option<Shortage>) {
+        self.shortage = shortage;
     }
 
     // ---- inputs: secondaries ----
@@ -455,14 +457,21 @@ impl Master {
         self.pump(now, from);
     }
 
-    /// A secondary did not take an entry.
-    pub fn handle_nack(&mut self, now: Time, from: NodeIndex, session: SessionId) {
+    /// A secondary did not take an entry, and why, if that is a reason known here.
+    pub fn handle_nack(
+        &mut self,
+        now: Time,
+        from: NodeIndex,
+        session: SessionId,
+        code: Option<NackCode>,
+    ) {
         if self.progress(from).link == Link::Following(session) {
             if active(Bug::NackTakenAsAck) {
                 let ack = AckFacts::up_to(self.progress(from).next.previous());
                 return self.handle_ack(now, from, session, ack);
             }
             self.alive(from);
+            self.progress(from).full |= code == Some(NackCode::DiskFull);
             self.fail_attempt(now, from, AttemptFailure::Nack);
             self.pump(now, from);
         }

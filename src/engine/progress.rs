@@ -152,6 +152,8 @@ pub struct Progress {
     pub next: Seq,
     /// Duplicates it counted.
     pub duplicates: u64,
+    /// It refused entries on this connection for want of room, and has acknowledged nothing since.
+    pub full: bool,
     /// When the next heartbeat or connection attempt is due.
     pub heartbeat_at: Time,
     /// A heartbeat was sent and nothing was heard since.
@@ -195,6 +197,7 @@ impl Progress {
             held: RangeSet::default(),
             next: Seq::FIRST,
             duplicates: 0,
+            full: false,
             heartbeat_at: now,
             awaiting: false,
             unpromised: 0,
@@ -252,6 +255,7 @@ impl Progress {
         (self.sending, self.unreadable) = (false, false);
         self.repetition = None;
         self.resend = None;
+        self.full = false;
         self.reset_ladder();
     }
 
@@ -294,6 +298,11 @@ impl Progress {
             self.reset_ladder();
             self.stalled_since = self.has_flushed_unacknowledged().then_some(now);
             self.end_repetition();
+        }
+        if std::mem::take(&mut self.full) {
+            // It takes entries again, and says so by this ACK: no wait of the ladder is due any more.
+            self.reset_ladder();
+            self.repeat_now();
         }
         Some(changed)
     }

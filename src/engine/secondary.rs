@@ -171,6 +171,9 @@ pub struct Secondary {
     held_bytes: usize,
     levels: Levels,
     duplicates: u64,
+    /// The longest run that was refused for want of room, in bytes, and the master was not told since
+    /// that there is some.
+    lacks: Option<usize>,
     ack_due: bool,
     effects: VecDeque<SecondaryEffect>,
 }
@@ -197,6 +200,7 @@ impl Secondary {
             held_bytes: 0,
             levels: Levels { commit: own.commit, held_by: Vec::new() },
             duplicates: 0,
+            lacks: None,
             ack_due: false,
             effects: VecDeque::new(),
         }
@@ -282,6 +286,12 @@ impl Secondary {
         self.duplicates
     }
 
+    /// Bytes for which there was no room on the disk, and of which `handle_room` was not told since
+    /// that there is.
+    pub fn lacks_room(&self) -> Option<usize> {
+        self.lacks
+    }
+
     /// Entries kept until the ones before them come.
     pub fn held(&self) -> RangeSet {
         RangeSet::of(self.held.iter().map(|(&first, &(end, _))| SeqRange::new(first, end)))
@@ -363,6 +373,7 @@ impl Secondary {
             self.effects.push_back(SecondaryEffect::Close { session: old, code });
         }
         self.drop_held();
+        self.lacks = None;
         self.ack_due = false;
         Ok(())
     }
@@ -452,6 +463,7 @@ impl Secondary {
             self.session = None;
             self.mending = Seq::ZERO;
             self.drop_held();
+            self.lacks = None;
             self.ack_due = false;
         }
     }
@@ -482,6 +494,28 @@ impl Secondary {
         self.levels = Levels { commit: known.max(commit), held_by };
         self.levels_heard = true;
         self.update_vouching();
+    }
+
+    /// Whether a run that came may be taken in, `room` telling whether its bytes certainly fit on the
+    /// disk. What is here already needs none. If not, it is refused, and the master hears of it when
+    /// there is room: see `handle_room`.
+    pub fn takes(&mut self, session: SessionId, run: SeqRange, bytes: usize, room: bool) -> bool {
+        let mends = self.damage.is_some_and(|damage| !damage.intersection(run).is_empty());
+        if room || run.end <= self.written.next() && !mends {
+            return true;
+        }
+        self.lacks = Some(self.lacks.map_or(bytes, |lacking| lacking.max(bytes)));
+        self.nack(session, run.first, NackCode::DiskFull);
+        false
+    }
+
+    /// There is room for what was refused: the master is told by an ACK of what is here, and need not
+    /// wait for its next attempt.
+    pub fn handle_room(&mut self) {
+        if self.lacks.take().is_some() {
+            self.ack_due |= self.session.is_some();
+            self.release_held();
+        }
     }
 
     /// A run arrived.
@@ -544,7 +578,8 @@ impl Secondary {
         if active(Bug::HoldBackSticks) {
             return;
         }
-        if let Some(entry) = self.held.first_entry()
+        if self.lacks.is_none()
+            && let Some(entry) = self.held.first_entry()
             && *entry.key() <= self.written.next()
         {
             let (first, (_, bytes)) = entry.remove_entry();

@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use crate::codes::{Class, Code};
 use crate::engine::Refused;
 use crate::store::Record;
-use crate::types::{Epoch, NodeId, NodeIndex, NodeSet, Seq};
+use crate::types::{Epoch, NodeId, NodeIndex, NodeSet, RoomLimit, Seq, Shortage};
 
 /// A request that was refused: the code, and the rest of the line behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +31,7 @@ impl Refusal {
                 Code::Damaged,
                 "- part of the master's log is unreadable, it is repaired from a secondary",
             ),
-            Refused::DiskFull => Refusal::new(
-                Code::DiskFull,
-                "- no room on the master's disk, make room: appends go on by themselves",
-            ),
+            Refused::DiskFull { shortage } => Refusal::disk_full(shortage),
             Refused::BadWriteConcern { concern } => {
                 Refusal::bad_write_concern(&concern.to_string(), nodes)
             }
@@ -62,6 +59,28 @@ impl Refusal {
             Code::BadWriteConcern,
             format!("w={word} nodes={nodes} - w counts nodes: 1 to {nodes}, majority or all"),
         )
+    }
+
+    /// There is no room on the master's disk.
+    fn disk_full(shortage: Shortage) -> Self {
+        let Shortage { need, free, limit } = shortage;
+        let free = free.map_or_else(|| "-".to_owned(), |free| free.to_string());
+        let what = match limit {
+            RoomLimit::Space => "no room on the master's disk, make room".to_owned(),
+            RoomLimit::Quota => {
+                "the disk quota of the master's user is used up, raise it or make room".to_owned()
+            }
+            RoomLimit::FileSize(bytes) => format!(
+                "the master's process may make no file longer than {bytes} bytes (ulimit -f), raise \
+                 that with prlimit, or set storage.segment_size below it and start the node again"
+            ),
+        };
+        let and = if matches!(limit, RoomLimit::FileSize(_)) {
+            ""
+        } else {
+            ": appends go on by themselves"
+        };
+        Refusal::new(Code::DiskFull, format!("need={need} free={free} - {what}{and}"))
     }
 
     /// Appends go to the master.

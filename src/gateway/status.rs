@@ -32,6 +32,8 @@ pub struct NodeStatus {
     pub store: &'static str,
     /// `always`, `interval` or `never`; empty in memory.
     pub fsync: &'static str,
+    /// Whether the disk has no room for more entries.
+    pub disk_full: bool,
     /// What of the log cannot be read; empty if all can.
     pub damaged: String,
     /// Since the start.
@@ -124,7 +126,7 @@ impl Status {
         let node = &self.node;
         let mut out = format!(
             "node id={} role={} epoch={} mode={} next={} commit={} quorum={} present={} log_id={} \
-             store={} fsync={} uptime_s={} waiting={} damaged={} aside={} awaiting={}\n",
+             store={} fsync={} disk={} uptime_s={} waiting={} damaged={} aside={} awaiting={}\n",
             node.id,
             node.role,
             node.epoch,
@@ -136,6 +138,7 @@ impl Status {
             or_dash(node.log_id),
             node.store,
             text_or_dash(node.fsync),
+            if node.disk_full { "full" } else { "ok" },
             node.uptime.as_secs(),
             node.waiting,
             text_or_dash(&node.damaged),
@@ -183,9 +186,10 @@ impl Status {
     /// The reply to HEALTH.
     pub fn health_line(&self) -> String {
         let mode = &self.node.mode;
+        let full = if self.node.disk_full { " disk=full" } else { "" };
         if let Some(master) = &self.master {
             return format!(
-                "OK mode={mode} master={} connected={} last_contact_ms={}\n",
+                "OK mode={mode} master={} connected={} last_contact_ms={}{full}\n",
                 text_or_dash(&master.addr),
                 master.connected,
                 millis(master.last_contact)
@@ -197,6 +201,7 @@ impl Status {
         for secondary in &self.secondaries {
             let _ = write!(out, " {}={}", secondary.id, secondary.health); // A String: cannot fail.
         }
+        out.push_str(full);
         out.push('\n');
         out
     }

@@ -27,7 +27,7 @@ use super::link::{Kind, Link};
 use super::node::NodeError;
 use super::reader::{cut, epoch_row, epoch_table, held_ranges, hello_of};
 use super::reads::{Asked, PeerReads};
-use super::store::{DISK_LOOK_INTERVAL, DiskNews, Log, OpenLog};
+use super::store::{DISK_LOOK_INTERVAL, DiskNews, DiskRoom, Log, OpenLog};
 use crate::codes::{Class, NackCode, RefuseCode};
 use crate::config::{ClusterConfig, Config};
 use crate::engine::startup::last_common;
@@ -37,7 +37,7 @@ use crate::engine::{
 };
 use crate::gateway::Refusal;
 use crate::gateway::reply::Placed;
-use crate::limits::READ_CHUNK_BYTES;
+use crate::limits::{READ_CHUNK_BYTES, RECORD_HEADER_BYTES, ROOM_TOLD_INTERVAL};
 use crate::store::{Identity, RunBuilder, StoreError};
 use crate::types::{AckLevel, Digest, Epoch, LogId, NodeId, NodeIndex, PrefixId, RunId, Seq, Time};
 use crate::wire::Message;
@@ -64,6 +64,8 @@ struct Peer {
     error: Option<String>,
     /// A NACK's code is logged when it changes.
     nack: Option<u16>,
+    /// Which one was logged last, and when.
+    nack_told: Option<(u16, Time)>,
     reads: PeerReads,
 }
 
@@ -74,6 +76,7 @@ pub(super) struct MasterDriver {
     engine: Master,
     log: Log,
     news: Arc<DiskNews>,
+    room: DiskRoom,
     peers: Vec<Peer>,
     inputs: mpsc::Receiver<Input>,
     view: watch::Sender<View>,
@@ -112,6 +115,7 @@ impl MasterDriver {
             rtt: None,
             error: None,
             nack: None,
+            nack_told: None,
             reads: PeerReads::default(),
         };
         MasterDriver {
@@ -122,6 +126,7 @@ impl MasterDriver {
             engine,
             log: opened.log,
             news: opened.news,
+            room: DiskRoom::default(),
             inputs,
             view,
             replies: HashMap::new(),
@@ -235,7 +240,13 @@ impl MasterDriver {
             ClientInput::Metrics(reply) => {
                 let (status, levels) = (self.status(now), self.engine.levels());
                 let stored = levels.held_by(1);
-                let _ = reply.send(self.node.metrics.scrape(&status, levels, &self.log, stored));
+                let _ = reply.send(self.node.metrics.scrape(
+                    &status,
+                    levels,
+                    &self.log,
+                    self.room.shortage,
+                    stored,
+                ));
             }
             ClientInput::Holders(seq, reply) => {
                 let _ = reply.send(self.engine.holders(seq, AckLevel::Stored));
@@ -251,6 +262,7 @@ impl MasterDriver {
         let token = Token { connection, slot };
         let RunOptions { concern, ack, patience } = options;
         let submission = Submission { token, count, concern, ack, patience };
+        self.look_for_room(now, payloads.bytes() + payloads.len() * RECORD_HEADER_BYTES);
         let range = match self.engine.handle_append(now, submission) {
             Ok(range) => range,
             Err(refused) => {
@@ -280,6 +292,18 @@ impl MasterDriver {
         }
     }
 
+    /// Tells the engine whether there certainly is room for so many bytes more. What was numbered
+    /// before goes first if it is in the way.
+    fn look_for_room(&mut self, now: Time, bytes: usize) {
+        let pending = self.builder.as_ref().map_or(0, RunBuilder::len_bytes);
+        let mut room = self.log.store().room_for(pending + bytes);
+        if pending > 0 && room.is_err() {
+            self.write_run(now);
+            room = self.log.store().room_for(bytes);
+        }
+        self.engine.handle_room(room.err());
+    }
+
     /// Writes what was numbered since the last time, as one run.
     fn write_run(&mut self, now: Time) {
         let Some(builder) = self.builder.take() else { return };
@@ -291,7 +315,6 @@ impl MasterDriver {
             // Numbers were given, and room was there: what became of the bytes nobody knows.
             Err(error) => self.fail(error),
         }
-        self.engine.handle_room(self.log.store().has_room());
     }
 
     fn wait(&mut self, now: Time, token: Token, seq: Seq, options: RunOptions) {
@@ -487,15 +510,22 @@ impl MasterDriver {
             }
             Message::Nack(nack) if nack.epoch == epoch.number() => {
                 let peer = self.peer(from);
-                let code = NackCode::from_number(nack.code).map_or("unknown", NackCode::word);
+                let known = NackCode::from_number(nack.code);
+                let code = known.map_or("unknown", NackCode::word);
                 let reason = cut(&nack.reason);
-                if peer.nack.replace(nack.code) == Some(nack.code) {
+                // One that comes and goes is told once in a while.
+                let told = peer
+                    .nack_told
+                    .filter(|&(told, at)| told == nack.code && now < at.after(ROOM_TOLD_INTERVAL));
+                let is_news = peer.nack.replace(nack.code) != Some(nack.code) && told.is_none();
+                if !is_news {
                     debug!(peer = %peer.id, seq = nack.seq, code, reason, "nack");
                 } else {
+                    peer.nack_told = Some((nack.code, now));
                     warn!(peer = %peer.id, seq = nack.seq, code, reason, "nack");
                 }
                 peer.error = Some(format!("{code} at {}: {reason}", nack.seq));
-                self.engine.handle_nack(now, from, session);
+                self.engine.handle_nack(now, from, session, known);
             }
             Message::Fetched(head, records)
                 if head.epoch == epoch.number() && self.engine.awaits_entries(from, session) =>

@@ -23,7 +23,7 @@ use crate::config::Role;
 use crate::engine::{Health, Levels};
 use crate::gateway::status::Status;
 use crate::logging;
-use crate::types::{NodeId, Seq};
+use crate::types::{NodeId, Seq, Shortage};
 
 /// Names and values of labels.
 type Labels = Vec<(&'static str, String)>;
@@ -148,6 +148,9 @@ pub(super) struct Metrics {
     quorum: Gauge,
     connected: Gauge,
     waiting: Gauge,
+    disk_full: Gauge,
+    disk_needed: Gauge,
+    disk_free: Gauge,
     syncs: Counter,
     sync_seconds: Counter<f64, AtomicU64>,
     sync_longest: Seconds,
@@ -223,6 +226,12 @@ impl Metrics {
         }
         let log_bytes = Gauge::default();
         r.0.register_with_unit("replog_log", "Bytes of the log", Unit::Bytes, log_bytes.clone());
+        let disk_needed = Gauge::default();
+        let help = "Room that must become free on the disk before entries are taken again";
+        r.0.register_with_unit("replog_disk_needed", help, Unit::Bytes, disk_needed.clone());
+        let disk_free = Gauge::default();
+        let help = "Free bytes on the file system of the data directory; 0 with a log in memory";
+        r.0.register_with_unit("replog_disk_free", help, Unit::Bytes, disk_free.clone());
         let sync_seconds = Counter::default();
         let help = "Time that syncs of the log took together";
         r.0.register_with_unit("replog_sync", help, Unit::Seconds, sync_seconds.clone());
@@ -323,6 +332,10 @@ impl Metrics {
                 "replog_waiting_appends",
                 "Appends and waits that are not answered yet",
             ),
+            disk_full: r
+                .gauge("replog_disk_full", "1 while the disk has no room for more entries, else 0"),
+            disk_needed,
+            disk_free,
             syncs: r.counter("replog_syncs", "Syncs of the log (fdatasync) that returned"),
             sync_seconds,
             sync_longest,
@@ -399,6 +412,7 @@ impl Metrics {
         status: &Status,
         levels: &Levels,
         log: &Log,
+        shortage: Option<Shortage>,
         stored: Seq,
     ) -> String {
         let node = &status.node;
@@ -410,6 +424,9 @@ impl Metrics {
         let seconds = syncs.total.as_secs_f64();
         self.sync_seconds.inner().store(seconds.to_bits(), Ordering::Relaxed);
         self.sync_longest.set(syncs.longest.as_secs_f64());
+        self.disk_full.set(i64::from(shortage.is_some()));
+        self.disk_needed.set(shortage.map_or(0, |shortage| signed(shortage.need)));
+        self.disk_free.set(signed(log.free_bytes().unwrap_or(0)));
         self.commit.set(signed(node.commit.number()));
         for (index, seq) in levels.held_by.iter().enumerate() {
             let nodes = index + 1;

@@ -17,7 +17,7 @@ use super::link::{Kind, Link};
 use super::node::NodeError;
 use super::reader::{cut, epoch_table, hello_of};
 use super::reads::PeerReads;
-use super::store::{DISK_LOOK_INTERVAL, DiskNews, Log, OpenLog};
+use super::store::{DISK_LOOK_INTERVAL, DiskNews, DiskRoom, Log, OpenLog};
 use crate::codes::{NackCode, RefuseCode};
 use crate::engine::secondary::{Holdings, MasterHello};
 use crate::engine::{Arrival, Levels, Secondary, SecondaryEffect, SessionId};
@@ -39,6 +39,7 @@ pub(super) struct SecondaryDriver {
     engine: Secondary,
     log: Log,
     news: Arc<DiskNews>,
+    room: DiskRoom,
     /// Connections of masters: the one that is followed, and those that only ask.
     links: BTreeMap<SessionId, Link>,
     /// Runs that came early, by their first number.
@@ -75,6 +76,7 @@ impl SecondaryDriver {
             engine: Secondary::new(holdings(&opened)),
             log: opened.log,
             news: opened.news,
+            room: DiskRoom::default(),
             links: BTreeMap::new(),
             held: BTreeMap::new(),
             mending: (None, Vec::new()),
@@ -179,7 +181,13 @@ impl SecondaryDriver {
             ClientInput::Metrics(reply) => {
                 let (status, levels) = (self.status(now), self.engine.levels());
                 let stored = self.engine.stored();
-                let _ = reply.send(self.node.metrics.scrape(&status, levels, &self.log, stored));
+                let _ = reply.send(self.node.metrics.scrape(
+                    &status,
+                    levels,
+                    &self.log,
+                    self.room.shortage,
+                    stored,
+                ));
             }
             ClientInput::Holders(_, reply) => {
                 let _ = reply.send(NodeSet::default());
@@ -395,8 +403,8 @@ impl SecondaryDriver {
             Ok(run) => {
                 debug!(seq = %run.range(), bytes = run.len_bytes(), "received");
                 self.faults.admit(run.range());
-                if !self.log.store().has_room() {
-                    return self.nack(now, session, first, NackCode::DiskFull);
+                if !self.takes(session, &run) {
+                    return self.carry_out(now, None);
                 }
                 if self.engine.is_damaged() && self.mends(now, session, &run) {
                     return;
@@ -410,6 +418,13 @@ impl SecondaryDriver {
                 self.carry_out(now, None);
             }
         }
+    }
+
+    /// Whether there is room for a run; if not, the engine refuses it.
+    fn takes(&mut self, session: SessionId, run: &Run) -> bool {
+        let bytes = run.len_bytes();
+        let room = self.log.store().room_for(bytes).is_ok();
+        self.engine.takes(session, run.range(), bytes, room)
     }
 
     /// Tells the engine of a run: its numbers, and how it fits the log where they overlap.
@@ -442,8 +457,8 @@ impl SecondaryDriver {
                     if let (Some(run), Some(session)) =
                         (self.held.remove(&first), self.engine.session())
                     {
-                        if !self.log.store().has_room() {
-                            continue; // Not acknowledged: it comes again.
+                        if !self.takes(session, &run) {
+                            continue; // It comes again.
                         }
                         debug!(seq = %run.range(), "released");
                         self.arrive(session, &run);
@@ -676,6 +691,7 @@ impl SecondaryDriver {
             waiting: 0,
             store: self.log.kind(),
             fsync: self.log.fsync(),
+            disk_full: self.room.shortage.is_some(),
             damaged: self.log.damaged(),
             aside: self.node.provisional().aside_total() + self.aside,
             awaiting: String::new(),

@@ -11,11 +11,12 @@ use super::node::NodeError;
 use super::places::open_segments;
 use crate::config::{Config, Fsync as FsyncPolicy};
 use crate::descriptors;
+use crate::limits::{FRAME_BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, ROOM_TOLD_INTERVAL, RUN_BYTES_MAX};
 use crate::store::fs::RealFs;
 use crate::store::{
     DiskEvent, DiskLog, DiskOptions, Fsync, LogStore, MemoryLog, Opened, Recovery, SyncStats,
 };
-use crate::types::{Seq, SeqRange};
+use crate::types::{NodeId, Seq, SeqRange, Shortage, Time};
 
 /// So much is verified at once by the scrub …
 const SCRUB_STEP_BYTES: usize = 256 << 10;
@@ -75,6 +76,79 @@ impl DiskNews {
     }
 }
 
+/// The longest run for which a disk is to have room before it counts as full: what is sent at once, or
+/// the largest entry that a client of this node may append. What another node sends may be longer; its
+/// length is known when it is there.
+fn run_bytes(payload_max: usize) -> usize {
+    let record_bytes_beside = FRAME_BODY_BYTES_MAX - PAYLOAD_BYTES_MAX;
+    RUN_BYTES_MAX.max(payload_max + record_bytes_beside)
+}
+
+/// Whether a node's disk has room, and what was said of it in the log.
+#[derive(Debug, Default)]
+pub(super) struct DiskRoom {
+    /// What is missing now.
+    pub(super) shortage: Option<Shortage>,
+    /// Since when …
+    since: Time,
+    /// … and whether the log says so.
+    is_told: bool,
+    /// When the log said so last.
+    told: Option<Time>,
+    /// How often it was full since then without a word.
+    untold: u32,
+}
+
+/// What is to be said of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RoomNews {
+    /// It is full, and was so many times since that was said last.
+    Full(Shortage, u32),
+    /// There is room again, after so long.
+    Room(Duration),
+}
+
+impl DiskRoom {
+    /// Takes what was found. A disk that is full and has room by turns is told once in a while.
+    fn look(&mut self, now: Time, found: Option<Shortage>) -> Option<RoomNews> {
+        let was_full = self.shortage.is_some();
+        self.shortage = found;
+        let Some(shortage) = found else {
+            let full_for = now.since(self.since);
+            return std::mem::take(&mut self.is_told).then_some(RoomNews::Room(full_for));
+        };
+        if !was_full {
+            self.since = now;
+            self.untold += 1;
+        }
+        let due = self.told.is_none_or(|told| now >= told.after(ROOM_TOLD_INTERVAL));
+        if self.is_told || !due {
+            return None;
+        }
+        (self.is_told, self.told) = (true, Some(now));
+        Some(RoomNews::Full(shortage, std::mem::take(&mut self.untold)))
+    }
+
+    /// Takes what was found, and says in the log what is new.
+    pub(super) fn note(&mut self, now: Time, id: &NodeId, found: Option<Shortage>) {
+        match self.look(now, found) {
+            None => {}
+            Some(RoomNews::Full(shortage, times)) => {
+                let Shortage { need, free, limit } = shortage;
+                let free = free.map_or_else(|| "-".to_owned(), |free| free.to_string());
+                warn!(
+                    %id, need_bytes = need, free_bytes = free, %limit, times,
+                    "the disk is full: nothing more is taken into the log until there is room"
+                );
+            }
+            Some(RoomNews::Room(full_for)) => {
+                let full_ms = full_for.as_millis() as u64; // A node does not run that long.
+                warn!(%id, full_ms, "the disk has room again");
+            }
+        }
+    }
+}
+
 /// A node's log, wherever it is.
 pub(super) enum Log {
     /// Lost when the process ends.
@@ -104,6 +178,7 @@ impl Log {
         };
         let mut options = DiskOptions::new(config.node.id.clone());
         options.segment_size = config.storage.segment_size;
+        options.run_bytes = run_bytes(config.limits.payload_max) as u64;
         options.fsync = match config.storage.fsync {
             FsyncPolicy::Always => Fsync::Always,
             FsyncPolicy::Interval => Fsync::Interval(config.storage.fsync_interval),
@@ -195,6 +270,14 @@ impl Log {
         tokio::spawn(async move { end.run_until_cancelled(scrubbing).await });
     }
 
+    /// Bytes that are free on the disk, if there is one and it says so.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        match self {
+            Log::Memory(_) => None,
+            Log::Disk(log, _) => log.free_bytes(),
+        }
+    }
+
     /// The store behind it.
     pub(super) fn store(&self) -> &dyn LogStore {
         match self {
@@ -232,5 +315,45 @@ fn tell_how_it_was_found(config: &Config, log: &DiskLog, recovery: &Recovery) {
     }
     if recovery.machine_loss_possible {
         warn!(%id, "the machine went down before all was synced: the tail may be gone, the other nodes are asked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::RoomLimit;
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO.after(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_disk_that_is_full_by_turns_is_told_at_once_and_then_once_in_a_while() {
+        let shortage = Shortage { need: 7, free: Some(1), limit: RoomLimit::Space };
+        let mut room = DiskRoom::default();
+        assert_eq!(room.look(at(1), None), None);
+        assert_eq!(room.look(at(2), Some(shortage)), Some(RoomNews::Full(shortage, 1)));
+        assert_eq!(room.look(at(3), Some(shortage)), None);
+        assert_eq!(room.look(at(5), None), Some(RoomNews::Room(Duration::from_secs(3))));
+        let mut told = 0;
+        for second in 6..600 {
+            let found = (second % 2 == 0).then_some(shortage);
+            told += usize::from(room.look(at(second), found).is_some());
+        }
+        assert!((60..=120).contains(&told), "{told} lines in ten minutes");
+        // What stays is told, however late.
+        let mut room = DiskRoom::default();
+        room.look(at(1), Some(shortage));
+        room.look(at(2), None);
+        assert_eq!(room.look(at(3), Some(shortage)), None);
+        assert_eq!(room.look(at(20), Some(shortage)), Some(RoomNews::Full(shortage, 1)));
+        assert_eq!(room.look(at(21), None), Some(RoomNews::Room(Duration::from_secs(18))));
+    }
+
+    #[test]
+    fn room_is_kept_for_the_longest_entry_that_a_client_may_append() {
+        assert_eq!(run_bytes(1000), RUN_BYTES_MAX);
+        assert!(run_bytes(1 << 20) > 1 << 20 && run_bytes(1 << 20) < 2 << 20);
+        assert!(run_bytes(16 << 20) > 16 << 20);
     }
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::fs::{Fs, FsFile, FsLock, sync_failure};
+use super::fs::{FileId, Fs, FsFile, FsLock, sync_failure};
 
 const SECTOR: usize = 512;
 
@@ -162,6 +162,12 @@ struct World {
     /// Too many files are open.
     exhausted: bool,
     budget: Option<u64>,
+    /// What is said when there is no room.
+    full: io::ErrorKind,
+    /// No file grows longer.
+    file_bytes_max: Option<u64>,
+    /// No new name is to be had.
+    names_full: bool,
     /// Handles that were not dropped, and the most there were at once.
     open: usize,
     open_most: usize,
@@ -236,6 +242,12 @@ impl World {
         end.min(have + granted)
     }
 
+    /// What is said of a file that is not to reach `end`.
+    fn full_error(&self, end: u64) -> io::Error {
+        let too_long = self.file_bytes_max.is_some_and(|max| end > max);
+        if too_long { io::ErrorKind::FileTooLarge.into() } else { self.full.into() }
+    }
+
     fn rename_all(&mut self, change: NameChange) {
         apply(&mut self.names, &change);
         self.name_changes.push(change);
@@ -271,10 +283,6 @@ fn missing() -> io::Error {
     io::ErrorKind::NotFound.into()
 }
 
-fn full() -> io::Error {
-    io::ErrorKind::StorageFull.into()
-}
-
 /// See the module.
 #[derive(Clone)]
 pub struct FaultyFs {
@@ -304,6 +312,9 @@ impl FaultyFs {
             fail_writes: false,
             exhausted: false,
             budget: None,
+            full: io::ErrorKind::StorageFull,
+            file_bytes_max: None,
+            names_full: false,
             open: 0,
             open_most: 0,
             bytes_read: 0,
@@ -374,6 +385,21 @@ impl FaultyFs {
     /// So many bytes fit in all; `None` has no end.
     pub fn set_budget(&self, budget: Option<u64>) {
         self.world().budget = budget;
+    }
+
+    /// What the system says when no more fits: `StorageFull` unless it is a quota.
+    pub fn full_as(&self, kind: io::ErrorKind) {
+        self.world().full = kind;
+    }
+
+    /// No file may be longer; `None` has no end.
+    pub fn set_file_bytes_max(&self, max: Option<u64>) {
+        self.world().file_bytes_max = max;
+    }
+
+    /// Whether the directory takes no more names.
+    pub fn fill_names(&self, full: bool) {
+        self.world().names_full = full;
     }
 
     /// How many bytes are taken.
@@ -542,6 +568,7 @@ impl Fs for FaultyFs {
                 }
                 Ok(id)
             }
+            None if world.names_full => Err(world.full.into()),
             None => {
                 let id = world.next_inode;
                 world.next_inode += 1;
@@ -629,6 +656,31 @@ impl Fs for FaultyFs {
         Ok(Ok(Box::new(FaultyLock { fs: self.clone(), path: path.to_owned(), life })))
     }
 
+    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn FsLock>>> {
+        Ok(self.lock(dir, "")?.ok())
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        let world = self.world();
+        world.check(world.life)?;
+        let is_dir = || world.names.keys().any(|name| name.starts_with(path));
+        match world.names.get(path) {
+            Some(&inode) => Ok(FileId { device: 1, inode }),
+            // A directory is there while anything is in it.
+            None if is_dir() => Ok(FileId { device: 1, inode: 0 }),
+            None => Err(missing()),
+        }
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> Option<u64> {
+        let world = self.world();
+        world.budget.map(|budget| budget.saturating_sub(world.used()))
+    }
+
+    fn file_bytes_max(&self) -> Option<u64> {
+        self.world().file_bytes_max
+    }
+
     fn boot_id(&self) -> String {
         format!("boot-{}", self.world().boot)
     }
@@ -692,12 +744,14 @@ impl FsFile for FaultyFile {
                 return Err(io::Error::other("the disk failed"));
             }
             let end = offset + bytes.len() as u64;
-            let granted = world.grow(self.id, end);
+            let allowed = world.file_bytes_max.unwrap_or(u64::MAX).min(end);
+            let granted = world.grow(self.id, allowed);
+            let error = world.full_error(end);
             let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;
             // As on a full disk, a part may be written.
             let part = granted.saturating_sub(offset).min(bytes.len() as u64) as usize;
             inode.write(&bytes[..part], offset);
-            if granted < end { Err(full()) } else { Ok(()) }
+            if granted < end { Err(error) } else { Ok(()) }
         })
     }
 
@@ -716,8 +770,10 @@ impl FsFile for FaultyFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.operate(|world| {
-            if world.grow(self.id, len) < len {
-                return Err(full());
+            let error = world.full_error(len);
+            let allowed = world.file_bytes_max.unwrap_or(u64::MAX).min(len);
+            if allowed < len || world.grow(self.id, len) < len {
+                return Err(error);
             }
             let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;
             inode.set_len(inode.len.max(len));
@@ -732,6 +788,10 @@ impl FsFile for FaultyFile {
             inode.allocated = inode.allocated.min(len.next_multiple_of(SECTOR as u64));
             Ok(())
         })
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(FileId { device: 1, inode: self.id })
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -1,15 +1,35 @@
 //! The file system as the store sees it: few calls, so that a test can put another one underneath
 //! that tears, loses, flips and fills.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, Read, Seek, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::process::{Resource, getrlimit};
 
 use crate::descriptors::open_with_spare;
+
+/// What is made is for the node's own user, whatever the umask allows.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+
+/// Which file or directory this is, whatever its names are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileId {
+    /// The file system.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+impl From<fs::Metadata> for FileId {
+    fn from(metadata: fs::Metadata) -> Self {
+        FileId { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
 
 /// Files in directories. A path is whole; nothing here knows a working directory.
 pub trait Fs: Send + Sync {
@@ -32,9 +52,18 @@ pub trait Fs: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Takes the exclusive lock on `path` until the answer is dropped and writes `content` into it.
-    /// `Err(content)` is what the holder wrote.
+    /// Takes the exclusive lock on the directory itself until the answer is dropped, where the file
+    /// system can lock directories. `None`: another has it.
+    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn FsLock>>>;
+    /// Takes the exclusive lock on the file `path` until the answer is dropped and writes `content`
+    /// into it. `Err(content)` is what the holder wrote.
     fn lock(&self, path: &Path, content: &str) -> io::Result<Result<Box<dyn FsLock>, String>>;
+    /// Which file or directory is under this name now.
+    fn id(&self, path: &Path) -> io::Result<FileId>;
+    /// Bytes that are free on the file system of `dir`, if that can be known.
+    fn free_bytes(&self, dir: &Path) -> Option<u64>;
+    /// How long the system lets a file become for this process; `None`: as long as it likes.
+    fn file_bytes_max(&self) -> Option<u64>;
     /// Which start of the machine this is. What was written and not synced can only be lost when
     /// this changes.
     fn boot_id(&self) -> String;
@@ -53,6 +82,8 @@ pub trait FsFile: Send + Sync {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Cuts the file, or lengthens it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Which file this is.
+    fn id(&self) -> io::Result<FileId>;
     /// How long the file is.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file has no byte.
@@ -64,7 +95,7 @@ pub trait FsFile: Send + Sync {
 /// A lock that ends when it is dropped.
 pub trait FsLock: Send {}
 
-/// Whether an error says that there is no space left.
+/// Whether an error says that no room is left: on the file system, of a quota, or in one file.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -103,7 +134,7 @@ impl Fs for RealFs {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).truncate(true);
+        options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
         Ok(Arc::new(open_with_spare(|| options.open(path))?))
     }
 
@@ -115,7 +146,7 @@ impl Fs for RealFs {
             .ancestors()
             .take_while(|dir| !dir.as_os_str().is_empty() && !dir.is_dir())
             .collect();
-        fs::create_dir_all(path)?;
+        DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)?;
         // Each new name is lost with a crash until the directory that holds it is synced.
         for made in missing {
             match made.parent() {
@@ -159,9 +190,19 @@ impl Fs for RealFs {
         open_with_spare(|| File::open(dir))?.sync_all().map_err(sync_failure)
     }
 
+    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn FsLock>>> {
+        let file = File::open(dir)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            // Some file systems of networks lock files only: the lock on the file is all there is.
+            Ok(()) | Err(_) => Ok(Some(Box::new(RealLock { _file: file }))),
+        }
+    }
+
     fn lock(&self, path: &Path, content: &str) -> io::Result<Result<Box<dyn FsLock>, String>> {
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        let mut file = options.open(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 file.set_len(0)?;
@@ -176,6 +217,19 @@ impl Fs for RealFs {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        Ok(fs::metadata(path)?.into())
+    }
+
+    fn free_bytes(&self, dir: &Path) -> Option<u64> {
+        let system = rustix::fs::statvfs(dir).ok()?;
+        Some(system.f_bavail.saturating_mul(system.f_frsize))
+    }
+
+    fn file_bytes_max(&self) -> Option<u64> {
+        getrlimit(Resource::Fsize).current
     }
 
     fn boot_id(&self) -> String {
@@ -235,10 +289,8 @@ impl FsFile for File {
     fn allocate(&self, len: u64) -> io::Result<()> {
         match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
-            // Not every file system can: then the first write of each byte finds out.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                if FsFile::len(self)? < len { File::set_len(self, len) } else { Ok(()) }
-            }
+            // Not every file system can: zeros take the room as well.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_zeros(self, len),
             Err(error) => Err(error.into()),
         }
     }
@@ -247,7 +299,47 @@ impl FsFile for File {
         File::set_len(self, len)
     }
 
+    fn id(&self) -> io::Result<FileId> {
+        Ok(self.metadata()?.into())
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+}
+
+/// Lengthens a file with bytes that are really there; what it took is given back if that fails.
+fn write_zeros(file: &File, len: u64) -> io::Result<()> {
+    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let before = FsFile::len(file)?;
+    let mut at = before;
+    while at < len {
+        let count = (len - at).min(ZEROS.len() as u64);
+        if let Err(error) = FsFile::write_at(file, &[&ZEROS[..count as usize]], at) {
+            File::set_len(file, before)?;
+            return Err(error);
+        }
+        at += count;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_take_the_room_of_a_file_system_that_cannot_reserve_any() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("file");
+        let file = RealFs.create(&path).expect("a file can be made");
+        file.write_at(&[b"kept"], 0).expect("a file can be written");
+        let real = OpenOptions::new().write(true).open(&path).expect("the file is there");
+        write_zeros(&real, 200_000).expect("there is room");
+        let bytes = fs::read(&path).expect("a file can be read");
+        assert_eq!((bytes.len(), &bytes[..4]), (200_000, b"kept".as_slice()));
+        assert!(bytes[4..].iter().all(|&byte| byte == 0));
+        let blocks = fs::metadata(&path).expect("the file is there").blocks();
+        assert!(blocks * 512 >= 200_000, "{blocks} blocks are no room");
     }
 }

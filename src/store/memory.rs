@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::reader::{LogReader, Shared, Tail};
 use super::record::Run;
 use super::{Bounds, Identity, LogStore, StoreError};
-use crate::types::{PrefixId, Seq, SeqRange};
+use crate::types::{PrefixId, Seq, SeqRange, Shortage};
 
 /// The log in memory: durable as long as the process lives.
 #[derive(Debug)]
@@ -69,8 +69,8 @@ impl LogStore for MemoryLog {
         self.reader.clone()
     }
 
-    fn has_room(&self) -> bool {
-        true
+    fn room_for(&self, _bytes: usize) -> Result<(), Shortage> {
+        Ok(())
     }
 
     fn identity(&self) -> &Identity {

@@ -21,7 +21,7 @@ pub use provisional::Provisional;
 pub use reader::LogReader;
 pub use record::{Record, RecordError, Run, RunBuilder};
 
-use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange};
+use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange, Shortage};
 use bytes::Bytes;
 
 /// Where a log ends.
@@ -71,9 +71,17 @@ pub trait LogStore: Send {
     /// A handle for those who only read.
     fn reader(&self) -> LogReader;
 
-    /// Whether there certainly is room for another batch of 4 MiB and the largest record. After a
-    /// `false` the room is looked for again, at most twice a second.
-    fn has_room(&self) -> bool;
+    /// Whether there certainly is room for runs of so many bytes together. Room that is not there is
+    /// looked for again, at most twice a second. With 0 it is asked for what the store keeps free.
+    ///
+    /// # Errors
+    /// What is missing.
+    fn room_for(&self, bytes: usize) -> Result<(), Shortage>;
+
+    /// Whether what the store keeps free for the next run is there.
+    fn has_room(&self) -> bool {
+        self.room_for(0).is_ok()
+    }
 
     /// What the node must not forget.
     fn identity(&self) -> &Identity;

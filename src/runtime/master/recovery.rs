@@ -164,7 +164,9 @@ impl MasterDriver {
             return;
         }
         self.note_damage();
-        self.engine.handle_room(self.log.store().has_room());
+        let shortage = self.log.store().room_for(0).err();
+        self.engine.handle_room(shortage);
+        self.room.note(now, &self.node.id, shortage);
         let last = self.log.store().bounds().last;
         let stored = self.log.store_mut().make_durable(last);
         self.engine.handle_stored(now, stored);

@@ -22,6 +22,7 @@ impl MasterDriver {
             waiting: engine.waiting(),
             store: self.log.kind(),
             fsync: self.log.fsync(),
+            disk_full: self.room.shortage.is_some(),
             damaged: self.log.damaged(),
             aside: self.log.aside_files(),
             awaiting: self.awaited(),

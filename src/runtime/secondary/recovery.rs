@@ -83,9 +83,21 @@ impl SecondaryDriver {
             return;
         }
         self.note_damage(now);
+        self.look_for_room(now);
         let stored = self.log.store_mut().make_durable(self.engine.written());
         if stored > self.engine.stored() {
             self.engine.handle_stored(stored);
+        }
+    }
+
+    /// Looks whether there is room, for what was refused too.
+    fn look_for_room(&mut self, now: Time) {
+        let refused = self.engine.lacks_room();
+        let shortage = self.log.store().room_for(refused.unwrap_or(0)).err();
+        self.room.note(now, &self.node.id, shortage);
+        if shortage.is_none() && refused.is_some() {
+            self.engine.handle_room();
+            self.carry_out(now, None);
         }
     }
 

@@ -124,7 +124,11 @@ impl Meta {
     pub(crate) fn write(&self, fs: &dyn Fs, dir: &Path) -> std::io::Result<()> {
         let tmp = dir.join(META_TMP);
         let file = fs.create(&tmp)?;
-        file.write_at(&[self.encode().as_bytes()], 0)?;
+        if let Err(error) = file.write_at(&[self.encode().as_bytes()], 0) {
+            // Half a file helps nobody, and others need its room.
+            let _ = fs.remove(&tmp);
+            return Err(error);
+        }
         file.sync_data()?;
         fs.rename(&tmp, &dir.join(META))?;
         fs.sync_dir(dir)

@@ -50,6 +50,7 @@ pub(crate) mod format;
 pub(crate) mod meta;
 pub(crate) mod recovery;
 pub(crate) mod repair;
+mod room;
 pub(crate) mod scan;
 mod scrub;
 pub(crate) mod segment;
@@ -99,6 +100,8 @@ pub struct DiskOptions {
     pub segment_size: u64,
     /// When an entry counts as stored.
     pub fsync: Fsync,
+    /// The longest run for which there is to be room at any time while the disk has some, in bytes.
+    pub run_bytes: u64,
     /// Bytes of the newest entries kept in memory for readers.
     pub cache_bytes: usize,
     /// Sealed segments whose files are kept open for readers.
@@ -114,6 +117,7 @@ impl DiskOptions {
             node_id,
             segment_size: 64 << 20,
             fsync: Fsync::Always,
+            run_bytes: 1 << 20,
             cache_bytes: TAIL_CACHE_BYTES,
             open_segments: OPEN_SEGMENTS_MAX,
             manual_sync: false,
@@ -156,6 +160,18 @@ impl Home {
         self.dir.join(format::segment_name(first))
     }
 
+    /// Makes the file `tmp`. One that was not finished goes again: others need its room.
+    pub(crate) fn or_nothing<T>(
+        &self,
+        tmp: &Path,
+        make: impl FnOnce() -> std::io::Result<T>,
+    ) -> std::io::Result<T> {
+        make().inspect_err(|_| {
+            // The error that counts is the first one.
+            let _ = self.fs.remove(tmp);
+        })
+    }
+
     /// Copies bytes of `file` from `from` up to `end` into a new file below `aside/`, durable when
     /// this returns.
     pub(crate) fn keep_aside(
@@ -167,14 +183,16 @@ impl Home {
         let dir = self.aside();
         self.fs.create_dir(&dir)?;
         let tmp = dir.join(format!("{name}.tmp"));
-        let to = self.fs.create(&tmp)?;
-        to.write_at(&[head], 0)?;
-        let mut at = head.len() as u64;
-        for (file, from, end) in pieces {
-            copy(&**file, *from, *end, &*to, at)?;
-            at += end - from;
-        }
-        to.sync_data()?;
+        self.or_nothing(&tmp, || {
+            let to = self.fs.create(&tmp)?;
+            to.write_at(&[head], 0)?;
+            let mut at = head.len() as u64;
+            for (file, from, end) in pieces {
+                copy(&**file, *from, *end, &*to, at)?;
+                at += end - from;
+            }
+            to.sync_data()
+        })?;
         self.fs.rename(&tmp, &dir.join(name))?;
         self.fs.sync_dir(&dir)?;
         self.fs.sync_dir(&self.dir)

@@ -26,12 +26,13 @@ use std::sync::Arc;
 use super::format::{BadSegmentHeader, FORMAT_VERSION, Footer, SEGMENT_HEADER_BYTES};
 use super::format::{SegmentHeader, encode_mark, segment_first};
 use super::meta::{BadMeta, META, Meta};
+use super::room::Room;
 use super::scan::{Place, Scan, Written, read_span, scan};
 use super::scrub::Scrubber;
 use super::segment::{Body, Segment, footer_offset, points_of, read_footer};
 use super::segments::{Notify, Segments};
 use super::sync::Syncer;
-use super::write::{Active, DiskLog, Room};
+use super::write::{Active, DiskLog};
 use super::{ASIDE, DiskEvent, DiskOptions, Fsync, Home, LOCK, RESERVE};
 use crate::limits::SEALED_UNSYNCED_MAX;
 use crate::sabotage::{Bug, active};
@@ -185,7 +186,7 @@ impl DiskLog {
             .open(&reserve)
             .or_else(|_| fs.create(&reserve))
             .map_err(io(format!("make {shown}/{RESERVE}")))?;
-        let room = Room::new(reserve);
+        let room = Room::new(home.clone(), reserve, options.run_bytes, options.manual_sync);
         opening.finish_cut(&room)?;
         opening.find_segments()?;
         opening.examine()?;

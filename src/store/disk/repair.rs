@@ -254,12 +254,12 @@ impl DiskLog {
         let header =
             SegmentHeader { log_id, first, before: before.unwrap_or(PrefixId::EMPTY) }.encode();
         let mark = encode_mark(from, run.before(), self.syncer.durable());
-        let (file, found) = self.room.with_reserve(|| {
+        let written = |old: &Option<Arc<Segment>>| {
             let file = fs.create(&tmp)?;
             file.write_at(&[&header], 0)?;
             let mut at = SEGMENT_HEADER_BYTES as u64;
             let mut rest = None;
-            if let Some(old) = &old {
+            if let Some(old) = old {
                 let old_end = old.body().end;
                 let (old_file, place) = old.locate(&*fs, from)?;
                 super::copy(&*old_file, at, place.offset, &*file, at)?;
@@ -288,7 +288,8 @@ impl DiskLog {
             file.set_len(found.end + footer.len() as u64)?;
             file.sync_data()?;
             Ok((file, found))
-        })?;
+        };
+        let (file, found) = self.room.with_reserve(|| home.or_nothing(&tmp, || written(&old)))?;
 
         let kept = Some((first, damage.end));
         if let Some(old) = old.as_ref().filter(|_| self.kept != kept) {

@@ -1,13 +1,13 @@
 //! The writing side: appends, segments begun and sealed, room on the disk, and what the node must
 //! not forget.
 
-use std::cell::Cell;
 use std::io;
+use std::io::ErrorKind::FileTooLarge;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::format::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, encode_mark, footer_len};
 use super::meta::Meta;
+use super::room::Room;
 use super::scrub::Scrubber;
 use super::segment::{Body, Segment, places_of_run, points_of};
 use super::segments::Segments;
@@ -15,14 +15,14 @@ use super::sync::{SyncStats, Syncer};
 use super::{DiskEvent, DiskOptions, Fsync, Home};
 use crate::descriptors::{insist, is_exhausted};
 use crate::limits::{
-    INDEX_STEP_BYTES, PREALLOCATE_BYTES, RECORD_HEADER_BYTES, RESERVE_BYTES, RESERVE_CONTROL_BYTES,
-    ROOM_RETRY, SEGMENT_EPOCHS_MAX,
+    INDEX_STEP_BYTES, PREALLOCATE_BYTES, PREALLOCATE_BYTES_MIN, RECORD_HEADER_BYTES,
+    RUN_DISK_EXTRA_BYTES, SEGMENT_EPOCHS_MAX,
 };
 use crate::sabotage::{Bug, active};
 use crate::store::fs::{FsFile, FsLock, is_full};
 use crate::store::reader::Shared;
 use crate::store::{Bounds, Identity, LogReader, LogStore, Run, StoreError};
-use crate::types::{PrefixId, Seq, SeqRange};
+use crate::types::{PrefixId, RoomLimit, Seq, SeqRange, Shortage};
 
 /// The log on disk. Made by [`DiskLog::open`].
 pub struct DiskLog {
@@ -76,6 +76,11 @@ impl DiskLog {
     /// How many files were put below `aside/` over the directory's whole life.
     pub fn aside_files(&self) -> u64 {
         self.meta.aside_next - 1
+    }
+
+    /// Bytes that are free on its file system, if that can be known.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.home.fs.free_bytes(&self.home.dir)
     }
 
     /// How many segments there are.
@@ -137,9 +142,13 @@ impl DiskLog {
         !is_empty && (end > self.options.segment_size || epochs > SEGMENT_EPOCHS_MAX)
     }
 
-    /// Ends the active segment: footer, exact length. Needs no room that it does not have.
+    /// Ends the active segment: footer, exact length.
     pub(super) fn seal(&mut self) -> Result<(), StoreError> {
-        let Some(active) = self.active.take() else { return Ok(()) };
+        self.active.take().map_or(Ok(()), |active| self.seal_segment(active))
+    }
+
+    /// Needs no room that the segment does not have.
+    fn seal_segment(&mut self, active: Active) -> Result<(), StoreError> {
         let footer = {
             let body = active.segment.body();
             Footer {
@@ -155,10 +164,14 @@ impl DiskLog {
             .file
             .write_at(&[&bytes], active.end)
             .and_then(|()| active.file.set_len(active.end + bytes.len() as u64));
-        if let Err(error) = sealed {
-            let error = self.fail("seal a segment", &error);
-            self.active = Some(active);
-            return Err(error);
+        match sealed {
+            Ok(()) => {}
+            // A footer is a help, not a need: the next start writes it.
+            Err(error) if is_full(&error) => {
+                let cut = active.file.set_len(active.end);
+                cut.map_err(|error| self.fail("cut a segment to its length", &error))?;
+            }
+            Err(error) => return Err(self.fail("seal a segment", &error)),
         }
         active.segment.body().sealed = true;
         self.segments().use_segment(&active.segment, active.segment.first);
@@ -168,45 +181,43 @@ impl DiskLog {
     }
 
     /// Goes on in a segment that begins with `first`. The next one's file is there before this one is
-    /// sealed: while too many files are open, the active segment just grows beyond its size.
+    /// sealed: while no file can be begun because too many are open, or for want of room, the active
+    /// segment just grows beyond its size. What was let in must be written.
     fn roll(&mut self, first: Seq, before: PrefixId) -> Result<(), StoreError> {
-        let (fs, path) = (self.home.fs.clone(), self.home.segment(first));
-        let next = match self.room.with_reserve(|| fs.create(&path)) {
-            Ok(file) => file,
-            Err(error) if is_exhausted(&error) => return Ok(()),
-            Err(error) => return Err(self.fail("begin a segment", &error)),
-        };
-        if let Err(error) = self.seal() {
-            // An empty file under that name is nothing to recovery, too.
-            let _ = fs.remove(&path);
-            return Err(error);
+        match self.begin_file(first, before) {
+            Ok(file) => {
+                if let Err(error) = self.seal() {
+                    let _ = self.home.fs.remove(&self.home.segment(first)); // See `begin_file`.
+                    return Err(error);
+                }
+                self.begin(first, before, file);
+                Ok(())
+            }
+            Err(error) if self.active.is_some() && (is_exhausted(&error) || is_full(&error)) => {
+                Ok(())
+            }
+            Err(error) => Err(self.fail("begin a segment", &error)),
         }
-        self.begin(first, before, Some(next))
     }
 
-    /// Begins a segment, in `file` if there is one.
-    fn begin(
-        &mut self,
-        first: Seq,
-        before: PrefixId,
-        file: Option<Arc<dyn FsFile>>,
-    ) -> Result<(), StoreError> {
-        let path = self.home.segment(first);
+    fn begin_file(&self, first: Seq, before: PrefixId) -> io::Result<Arc<dyn FsFile>> {
+        let (fs, path) = (&self.home.fs, self.home.segment(first));
         let header = SegmentHeader { log_id: self.meta.identity.log_id, first, before };
-        let fs = self.home.fs.clone();
-        let made = self.room.with_reserve(|| {
-            let file = file.clone().map_or_else(|| fs.create(&path), Ok)?;
+        let make = || {
+            let file = fs.create(&path)?;
             file.write_at(&[&header.encode()], 0)?;
             Ok(file)
-        });
-        let file = match made {
-            Ok(file) => file,
-            Err(error) => {
-                // See `roll`.
-                let _ = fs.remove(&path);
-                return Err(self.fail("begin a segment", &error));
-            }
         };
+        let made = if self.active.is_some() { make() } else { self.room.with_reserve(make) };
+        made.inspect_err(|_| {
+            // An empty file under that name is nothing to recovery, too.
+            let _ = fs.remove(&path);
+        })
+    }
+
+    /// Writes to this file from now on.
+    fn begin(&mut self, first: Seq, before: PrefixId, file: Arc<dyn FsFile>) {
+        let (path, log_id) = (self.home.segment(first), self.meta.identity.log_id);
         let body = Body {
             last: first.previous(),
             tail: Some(before),
@@ -219,18 +230,29 @@ impl DiskLog {
             resumes: Vec::new(),
             remarks: Vec::new(),
         };
-        let segment = Arc::new(Segment::new(path, first, Some(before), header.log_id, body));
+        let segment = Arc::new(Segment::new(path, first, Some(before), log_id, body));
         self.segments().push(segment.clone());
         self.syncer.new_name();
         let end = SEGMENT_HEADER_BYTES as u64;
         self.active = Some(Active { segment, file, end, allocated: end, marked: None });
-        Ok(())
+    }
+
+    /// How much room the active segment is to get at a time.
+    fn step(&self) -> u64 {
+        let step = PREALLOCATE_BYTES.min(self.options.segment_size).max(1);
+        match self.home.fs.free_bytes(&self.home.dir) {
+            Some(free) if free / 8 < step => {
+                let scarce = free / 8 / PREALLOCATE_BYTES_MIN * PREALLOCATE_BYTES_MIN;
+                scarce.max(PREALLOCATE_BYTES_MIN).min(step)
+            }
+            _ => step,
+        }
     }
 
     /// Makes sure that `len` bytes and a footer behind them fit into the active segment.
-    fn allocate(&mut self, len: u64, run: &Run) -> Result<(), StoreError> {
-        // The log has an active segment here: `append` began one.
-        let Some(active) = &mut self.active else { return Ok(()) };
+    fn allocate(&mut self, run: &Run) -> io::Result<()> {
+        let Some(active) = &self.active else { return Ok(()) };
+        let len = (RECORD_HEADER_BYTES + run.len_bytes()) as u64;
         let (epochs, places) = {
             let body = active.segment.body();
             (body.epochs.len(), body.places.as_ref().map_or(0, Vec::len))
@@ -240,31 +262,46 @@ impl DiskLog {
         if needed <= active.allocated {
             return Ok(());
         }
-        let step = PREALLOCATE_BYTES.min(self.options.segment_size).max(1);
-        let wanted = needed.next_multiple_of(step);
-        let file = active.file.clone();
-        let allocated = match file.allocate(wanted) {
-            Ok(()) => Ok(wanted),
-            Err(error) if is_full(&error) => {
-                self.room.with_reserve(|| file.allocate(needed)).map(|()| needed)
-            }
-            Err(error) => Err(error),
-        };
-        match allocated {
-            Ok(allocated) => {
-                active.allocated = allocated;
-                Ok(())
-            }
-            Err(error) => Err(self.fail("reserve room for the log", &error)),
+        let (file, before) = (active.file.clone(), active.allocated);
+        let wanted = needed.next_multiple_of(self.step());
+        let mut allocated = file.allocate(wanted).map(|()| wanted);
+        if allocated.as_ref().is_err_and(is_full) {
+            // What the failed try took must not stay: the next one needs it.
+            let _ = file.set_len(before);
+            allocated = self.room.with_reserve(|| file.allocate(needed)).map(|()| needed);
         }
+        let allocated = allocated?;
+        if let Some(active) = &mut self.active {
+            active.allocated = allocated;
+        }
+        Ok(())
     }
 
-    fn write(&mut self, run: Run) -> Result<(), StoreError> {
+    /// Whether the system lets the file that is written to become so much longer.
+    fn check_file_size(&self, bytes: u64) -> Result<(), Shortage> {
+        let Some(max) = self.home.fs.file_bytes_max() else { return Ok(()) };
+        let (end, places) = self.active.as_ref().map_or((0, 0), |active| {
+            (active.end, active.segment.body().places.as_ref().map_or(0, Vec::len))
+        });
+        let beside = footer_len(SEGMENT_EPOCHS_MAX, places) as u64 + RUN_DISK_EXTRA_BYTES;
+        let needed = end + bytes + beside;
+        // The next segment begins with nothing.
+        let rolls = end + bytes > self.options.segment_size;
+        if needed <= max || rolls && bytes + beside <= max {
+            return Ok(());
+        }
+        let free = Some(max.saturating_sub(end));
+        Err(Shortage { need: bytes + beside, free, limit: RoomLimit::FileSize(max) })
+    }
+
+    /// Writes a run, with a mark before it if there is news of what is durable. Answers where it is.
+    fn write(&mut self, run: &Run) -> io::Result<u64> {
+        self.allocate(run)?;
         let durable = self.syncer.durable();
-        let Some(active) = &mut self.active else { return Ok(()) };
-        let range = run.range();
+        // The log has an active segment here: `append_run` began one.
+        let Some(active) = &mut self.active else { return Ok(0) };
         let mark = if active.marked.is_none_or(|marked| marked < durable) {
-            encode_mark(range.first, run.before(), durable)
+            encode_mark(run.range().first, run.before(), durable)
         } else {
             Vec::new()
         };
@@ -272,13 +309,18 @@ impl DiskLog {
             // A part may have been written, and must not look like entries later.
             let cut = active.file.set_len(active.end);
             active.allocated = active.end;
-            let error = cut.err().filter(|_| is_full(&error)).unwrap_or(error);
-            return Err(self.fail("write to the log", &error));
+            return Err(cut.err().filter(|_| is_full(&error)).unwrap_or(error));
         }
         if !mark.is_empty() {
             active.marked = Some(durable);
         }
-        let at = active.end + mark.len() as u64;
+        Ok(active.end + mark.len() as u64)
+    }
+
+    /// The run is in the active segment at this place: readers and the disk thread hear of it.
+    fn note_written(&mut self, run: Run, at: u64) {
+        let Some(active) = &mut self.active else { return };
+        let range = run.range();
         active.end = at + run.len_bytes() as u64;
         {
             let mut body = active.segment.body();
@@ -293,20 +335,26 @@ impl DiskLog {
         }
         self.syncer.written(&active.file, range.last());
         self.shared.tail().push(run);
-        Ok(())
     }
 
     pub(super) fn append_run(&mut self, run: Run) -> Result<(), StoreError> {
         self.check_usable()?;
         StoreError::check_continues(&run, self.bounds())?;
         let (first, before) = (run.range().first, run.before());
-        if self.must_roll(&run) {
+        if self.active.is_none() || self.must_roll(&run) {
             self.roll(first, before)?;
-        } else if self.active.is_none() {
-            self.begin(first, before, None)?;
         }
-        self.allocate((RECORD_HEADER_BYTES + run.len_bytes()) as u64, &run)?;
-        self.write(run)
+        let mut written = self.write(&run);
+        let is_begun =
+            self.active.as_ref().is_some_and(|active| active.end > SEGMENT_HEADER_BYTES as u64);
+        if is_begun && written.as_ref().is_err_and(|error| error.kind() == FileTooLarge) {
+            // The system lets this file grow no further: another one may.
+            self.roll(first, before)?;
+            written = self.write(&run);
+        }
+        let at = written.map_err(|error| self.fail("write to the log", &error))?;
+        self.note_written(run, at);
+        Ok(())
     }
 }
 
@@ -343,8 +391,12 @@ impl LogStore for DiskLog {
         LogReader::new(self.shared.clone())
     }
 
-    fn has_room(&self) -> bool {
-        self.room.is_whole(self.options.manual_sync) && self.check_usable().is_ok()
+    fn room_for(&self, bytes: usize) -> Result<(), Shortage> {
+        if self.check_usable().is_err() {
+            return Err(Shortage { need: bytes as u64, free: None, limit: RoomLimit::Space });
+        }
+        self.check_file_size(bytes as u64)?;
+        self.room.check(bytes as u64)
     }
 
     fn identity(&self) -> &Identity {
@@ -390,79 +442,5 @@ impl LogStore for DiskLog {
             }
         }
         self.closed = true;
-    }
-}
-
-/// Room on the disk for bad times: a file that is never read.
-pub(super) struct Room {
-    file: Arc<dyn FsFile>,
-    whole: Cell<bool>,
-    tried: Cell<Option<Instant>>,
-}
-
-impl Room {
-    /// Takes the room, or as much as meta and footers need, or none.
-    pub(super) fn new(file: Arc<dyn FsFile>) -> Room {
-        let whole = file.allocate(RESERVE_BYTES).is_ok();
-        if !whole {
-            // What a failed try took must not stay: others need it.
-            let _ = file.set_len(0);
-        }
-        let room = Room { file, whole: Cell::new(whole), tried: Cell::new(None) };
-        room.take_control();
-        room
-    }
-
-    /// Takes the room for meta and footers, if there is any.
-    fn take_control(&self) {
-        if self.file.allocate(RESERVE_CONTROL_BYTES).is_err() {
-            let _ = self.file.set_len(0);
-        }
-    }
-
-    /// Whether all of it is there; tries to get it back.
-    fn is_whole(&self, always_try: bool) -> bool {
-        if self.whole.get() {
-            return true;
-        }
-        let now = Instant::now();
-        let due = self.tried.get().is_none_or(|tried| now - tried >= ROOM_RETRY);
-        if always_try || due {
-            self.tried.set(Some(now));
-            self.whole.set(self.file.allocate(RESERVE_BYTES).is_ok());
-            if !self.whole.get() {
-                // What a failed try took must not stay, but for what meta and footers need.
-                let _ = self.file.set_len(RESERVE_CONTROL_BYTES);
-                self.take_control();
-            }
-        }
-        self.whole.get()
-    }
-
-    /// Tries, and if there is no space, once more with the room that was kept for entries.
-    pub(super) fn with_reserve<T>(&self, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        match work() {
-            Err(error) if is_full(&error) && self.whole.get() => {
-                self.whole.set(false);
-                self.tried.set(Some(Instant::now()));
-                self.file.set_len(RESERVE_CONTROL_BYTES)?;
-                work()
-            }
-            done => done,
-        }
-    }
-
-    /// The same, and once more with the room that was kept for meta and footers.
-    pub(super) fn with_control<T>(&self, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        match self.with_reserve(&mut work) {
-            Err(error) if is_full(&error) => {
-                self.whole.set(false);
-                self.file.set_len(0)?;
-                let done = work();
-                self.take_control();
-                done
-            }
-            done => done,
-        }
     }
 }

@@ -352,7 +352,7 @@ impl World {
             Refused::Recovering => mode == Mode::Recovering,
             Refused::Stopping => self.usurped,
             Refused::Damaged => mode == Mode::Damaged,
-            Refused::DiskFull => mode == Mode::Normal && !self.master.store.has_room(),
+            Refused::DiskFull { .. } => mode == Mode::Normal && self.master.lacks_room,
             Refused::NotFound { next } => {
                 request.wait_for.is_some_and(|seq| seq >= next || seq == Seq::ZERO)
             }
@@ -363,7 +363,7 @@ impl World {
             Refused::Recovering => Some(Sometimes::RecoveringRefused),
             Refused::Stopping => None,
             Refused::Damaged => Some(Sometimes::DamagedRefused),
-            Refused::DiskFull => Some(Sometimes::DiskFullRefused),
+            Refused::DiskFull { .. } => Some(Sometimes::DiskFullRefused),
             Refused::NotFound { .. } => Some(Sometimes::WaitNotFound),
         };
         let (connection, count) = (request.connection, request.count);

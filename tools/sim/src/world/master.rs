@@ -1,14 +1,14 @@
 //! The simulated driver of the master: what `runtime::master` does, without tokio.
 
 use bytes::BytesMut;
-use replog::codes::RefuseCode;
+use replog::codes::{NackCode, RefuseCode};
 use replog::engine::ranges::RangeSet;
 use replog::engine::startup::last_common;
 use replog::engine::{
     AckFacts, Answer, AttemptFailure, Effect, Health, HelloFacts, Levels, Master, Mode, Reign,
     SessionId, Submission, Token,
 };
-use replog::limits::{ACK_RANGES_MAX, FRAME_BODY_BYTES_MAX, WINDOW_BYTES_MAX};
+use replog::limits::{ACK_RANGES_MAX, FRAME_BODY_BYTES_MAX, RECORD_HEADER_BYTES, WINDOW_BYTES_MAX};
 use replog::store::{Identity, Run, RunBuilder, StoreError};
 use replog::types::{
     AckLevel, Digest, Epoch, LogId, NodeIndex, PrefixId, RunId, Seq, SeqRange, Time,
@@ -63,6 +63,8 @@ pub(super) struct MasterNode {
     pub(super) answers_lost: Vec<HelloFacts>,
     /// Replies of this turn.
     outbox: Vec<super::clients::Reply>,
+    /// There was no room for the append that was looked at last.
+    pub(super) lacks_room: bool,
 }
 
 impl MasterNode {
@@ -82,6 +84,7 @@ impl MasterNode {
             lost: Vec::new(),
             answers_lost: Vec::new(),
             outbox: Vec::new(),
+            lacks_room: false,
         }
     }
 }
@@ -172,6 +175,8 @@ impl World {
         let count = submission.count;
         let before = self.master.engine.last();
         let mode = self.master.engine.mode();
+        let size = self.requests[id].size as usize;
+        self.look_for_room(now, count as usize * (size + RECORD_HEADER_BYTES));
         match self.master.engine.handle_append(now, submission) {
             Ok(range) => {
                 self.numbered(id, range, before, mode);
@@ -199,6 +204,18 @@ impl World {
         }
     }
 
+    /// As the driver: what was numbered before goes first if it is in the way.
+    fn look_for_room(&mut self, now: Time, bytes: usize) {
+        let pending = self.master.builder.as_ref().map_or(0, RunBuilder::len_bytes);
+        let mut room = self.master.store.room_for(pending + bytes);
+        if pending > 0 && room.is_err() {
+            self.write_run(now);
+            room = self.master.store.room_for(bytes);
+        }
+        self.master.lacks_room = room.is_err();
+        self.master.engine.handle_room(room.err());
+    }
+
     fn write_run(&mut self, now: Time) {
         let master = &mut self.master;
         let Some(builder) = master.builder.take() else { return };
@@ -208,8 +225,6 @@ impl World {
             Ok(()) => master.engine.handle_written(now, last),
             Err(error) => return self.master_store_failed(&error),
         }
-        let has_room = master.store.has_room();
-        master.engine.handle_room(has_room);
         self.tell(0, "write", last.number(), 0, || format!("{range}"));
     }
 
@@ -352,7 +367,8 @@ impl World {
                 self.tell(0, "nack", nack.seq, u64::from(nack.code), || {
                     format!("of n{from} at {} code {}", nack.seq, nack.code)
                 });
-                self.master.engine.handle_nack(now, index(from), session);
+                let code = NackCode::from_number(nack.code);
+                self.master.engine.handle_nack(now, index(from), session, code);
             }
             Message::Fetched(head, records) if head.epoch == epoch => {
                 self.fetched(now, from, session, head, records);

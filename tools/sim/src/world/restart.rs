@@ -428,7 +428,12 @@ impl World {
             self.hosts[node].failed = true;
             return false;
         }
-        let has_room = self.store(node).has_room();
+        let lacks = match node {
+            0 => None,
+            _ => self.secondaries[node - 1].engine.lacks_room(),
+        };
+        let shortage = self.store(node).room_for(lacks.unwrap_or(0)).err();
+        let has_room = shortage.is_none();
         if let Some(disk) = &mut self.disks[node] {
             let was_full = std::mem::replace(&mut disk.was_full, !has_room);
             if was_full && has_room {
@@ -442,7 +447,10 @@ impl World {
         }
         let now = replog::types::Time::from_micros(self.now);
         if node == 0 {
-            self.master.engine.handle_room(has_room);
+            self.master.engine.handle_room(shortage);
+        } else if has_room && lacks.is_some() {
+            self.secondaries[node - 1].engine.handle_room();
+            self.carry_out_secondary(node, None);
         }
         let last = self.store(node).bounds().last;
         let (stored, starts) = self.store(node).make_durable(last);

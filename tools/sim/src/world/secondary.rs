@@ -348,8 +348,8 @@ impl World {
                 self.tell(node, "entries", head.first, u64::from(head.count), || {
                     format!("{}", run.range())
                 });
-                if !self.own(node).store.has_room() {
-                    return self.send_nack(node, session, first, NackCode::DiskFull);
+                if !self.takes(node, session, &run) {
+                    return self.carry_out_secondary(node, None);
                 }
                 if self.own(node).engine.is_damaged() {
                     self.repair(node, &run);
@@ -393,6 +393,13 @@ impl World {
         }
     }
 
+    /// Whether there is room for a run; if not, the engine refuses it.
+    fn takes(&mut self, node: usize, session: SessionId, run: &Run) -> bool {
+        let (own, bytes) = (self.own(node), run.len_bytes());
+        let room = own.store.room_for(bytes).is_ok();
+        own.engine.takes(session, run.range(), bytes, room)
+    }
+
     fn arrive_run(&mut self, node: usize, session: SessionId, run: &Run) {
         let own = self.own(node);
         let range = run.range();
@@ -430,9 +437,10 @@ impl World {
                     if let (Some(run), Some(session)) =
                         (own.held.remove(&first), own.engine.session())
                     {
-                        own.dropped = !own.store.has_room();
-                        if own.dropped {
-                            continue; // Not acknowledged: it comes again.
+                        let taken = self.takes(node, session, &run);
+                        self.own(node).dropped = !taken;
+                        if !taken {
+                            continue; // It comes again.
                         }
                         self.seen.note(Sometimes::HoleFilled);
                         self.arrive_run(node, session, &run);

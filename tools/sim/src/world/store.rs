@@ -15,7 +15,7 @@ use replog::store::{
     Bounds, DiskEvent, DiskLog, DiskOptions, Fsync, Identity, LogReader, LogStore, MemoryLog,
     OpenError, Recovery, Run, StoreError,
 };
-use replog::types::{PrefixId, Seq, SeqRange};
+use replog::types::{PrefixId, Seq, SeqRange, Shortage};
 
 use crate::plan::{DiskSetup, Policy};
 
@@ -181,8 +181,8 @@ impl SimStore {
         self.store_mut().append(run)
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.store().has_room()
+    pub(super) fn room_for(&self, bytes: usize) -> Result<(), Shortage> {
+        self.store().room_for(bytes)
     }
 
     pub(super) fn keep(&mut self, identity: Identity) -> Result<(), StoreError> {
