@@ -128,7 +128,7 @@ fn a_limit_for_the_length_of_a_file_is_a_full_disk_and_named() {
     let shortage = fill(&mut log, 10_000, u64::MAX).unwrap();
     assert_eq!(shortage.limit, RoomLimit::FileSize(4 * MIB));
     assert!(shortage.need > shortage.free.unwrap(), "{shortage:?}");
-    assert!(log.bounds().bytes > 3 * MIB, "{} bytes", log.bounds().bytes);
+    assert!(log.bounds().bytes > 2 * MIB, "{} bytes", log.bounds().bytes);
     let identity = Identity { epoch: Epoch::new(5), ..Identity::default() };
     assert_eq!(log.set_identity(identity.clone()), Ok(()), "a promise has room");
     // Raised while the node runs, it goes on.

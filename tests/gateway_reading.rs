@@ -8,7 +8,7 @@ use common::{Cluster, wait_until};
 
 const NODE_KEYS: [&str; 16] = [
     "id", "role", "epoch", "mode", "next", "commit", "quorum", "present", "log_id", "store",
-    "fsync", "uptime_s", "waiting", "damaged", "aside", "awaiting",
+    "fsync", "disk", "uptime_s", "waiting", "damaged", "aside", "awaiting",
 ];
 
 const SECONDARY_KEYS: [&str; 15] = [

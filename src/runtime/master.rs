@@ -3,6 +3,7 @@
 //! Each turn takes what has come in, numbers and writes all appends of the turn as one run, carries
 //! out what the engine decided, and hands out the answers, one message per connection.
 
+mod disk;
 mod recovery;
 mod sending;
 mod status;
@@ -289,31 +290,6 @@ impl MasterDriver {
         payloads.for_each(|payload| builder.push(epoch, time_ms, payload));
         if builder.len_bytes() >= RUN_BYTES {
             self.write_run(now);
-        }
-    }
-
-    /// Tells the engine whether there certainly is room for so many bytes more. What was numbered
-    /// before goes first if it is in the way.
-    fn look_for_room(&mut self, now: Time, bytes: usize) {
-        let pending = self.builder.as_ref().map_or(0, RunBuilder::len_bytes);
-        let mut room = self.log.store().room_for(pending + bytes);
-        if pending > 0 && room.is_err() {
-            self.write_run(now);
-            room = self.log.store().room_for(bytes);
-        }
-        self.engine.handle_room(room.err());
-    }
-
-    /// Writes what was numbered since the last time, as one run.
-    fn write_run(&mut self, now: Time) {
-        let Some(builder) = self.builder.take() else { return };
-        let Some(run) = builder.finish(&mut self.arena) else { return };
-        let last = run.range().last();
-        debug!(seq = %run.range(), bytes = run.len_bytes(), "written");
-        match self.log.store_mut().append(run) {
-            Ok(()) => self.engine.handle_written(now, last),
-            // Numbers were given, and room was there: what became of the bytes nobody knows.
-            Err(error) => self.fail(error),
         }
     }
 

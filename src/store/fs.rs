@@ -103,6 +103,31 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// What to do about an error of the system, as the end of a sentence; empty if nobody can tell.
+pub fn advice(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; make room there, then start the node again".to_owned(),
+        io::ErrorKind::QuotaExceeded => {
+            "; raise the quota of the node's user or make room, then start the node again"
+                .to_owned()
+        }
+        io::ErrorKind::FileTooLarge => {
+            let bytes = RealFs.file_bytes_max();
+            let limit =
+                bytes.map_or_else(|| "so long".to_owned(), |bytes| format!("over {bytes} bytes"));
+            format!("; this process may make no file {limit} (ulimit -f): raise that limit")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; mount it for writing, or name another --data-dir".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; give the directory to the user the node runs as, or name another --data-dir"
+                .to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
 /// Marks the error of a sync: what should have become durable may be gone, whatever is tried next.
 pub fn sync_failure(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), SyncFailure(error))
@@ -207,7 +232,11 @@ impl Fs for RealFs {
             Ok(()) => {
                 file.set_len(0)?;
                 file.rewind()?;
-                file.write_all(content.as_bytes())?;
+                match file.write_all(content.as_bytes()) {
+                    // It is for people: what is locked is the file, whatever it says.
+                    Err(error) if !is_full(&error) => return Err(error),
+                    Ok(()) | Err(_) => {}
+                }
                 Ok(Ok(Box::new(RealLock { _file: file })))
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {

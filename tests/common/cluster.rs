@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::fields::Fields;
 use super::gateway::{Gateway, Listing};
-use super::process::{Process, Ready, replog};
+use super::process::{Process, Ready, replog, under_shell};
 use super::proxy::Proxy;
 use super::wait::wait_until;
 
@@ -35,6 +35,7 @@ pub struct Setup {
     master_flags: Vec<String>,
     faults: bool,
     disk: bool,
+    shell: String,
 }
 
 impl Setup {
@@ -66,6 +67,12 @@ impl Setup {
     /// Keeps the logs on disk, in a directory that goes with the cluster.
     pub fn on_disk(mut self) -> Setup {
         self.disk = true;
+        self
+    }
+
+    /// Runs a line of `sh` in each process before it becomes a node.
+    pub fn after_shell(mut self, line: &str) -> Setup {
+        line.clone_into(&mut self.shell);
         self
     }
 
@@ -112,8 +119,9 @@ impl Setup {
         let seat = |number: usize| {
             let id = format!("s{number}");
             let secondary_args = [common_args.clone(), store(&id)].concat();
-            let node = (!self.absent.contains(&id))
-                .then(|| Node::secondary(&id, SocketAddr::new(ip, 0), &secondary_args));
+            let node = (!self.absent.contains(&id)).then(|| {
+                Node::secondary(&id, SocketAddr::new(ip, 0), &secondary_args, &self.shell)
+            });
             let addr = node.as_ref().map_or_else(|| reserve_addr(ip), |node| node.ready.wire);
             let proxy = self.proxied.contains(&id).then(|| Proxy::to(ip, addr));
             Seat { id, addr, node, proxy, args: secondary_args }
@@ -125,7 +133,8 @@ impl Setup {
             args.extend(["--secondary".to_owned(), format!("{}={addr}", seat.id)]);
         }
         args.extend(settings);
-        Cluster { master: Node::master(ip, &args), ip, master_args: args, seats, data }
+        let master = Node::master(ip, &args, &self.shell);
+        Cluster { master, ip, master_args: args, seats, data, shell: self.shell }
     }
 }
 
@@ -137,23 +146,26 @@ pub struct Node {
 
 impl Node {
     #[track_caller]
-    fn master(ip: IpAddr, args: &[String]) -> Node {
+    fn master(ip: IpAddr, args: &[String], shell: &str) -> Node {
         let any = SocketAddr::new(ip, 0).to_string();
         let mut command = replog(["master", "--listen", &any, "--gateway", &any]);
         command.args(args);
-        Node::start("master", command)
+        Node::start("master", command, shell)
     }
 
     #[track_caller]
-    fn secondary(id: &str, listen: SocketAddr, args: &[String]) -> Node {
+    fn secondary(id: &str, listen: SocketAddr, args: &[String], shell: &str) -> Node {
         let any = SocketAddr::new(listen.ip(), 0).to_string();
         let mut command = replog(["secondary", "--id", id, "--gateway", &any]);
         command.args(["--listen", &listen.to_string()]).args(args);
-        Node::start(id, command)
+        Node::start(id, command, shell)
     }
 
     #[track_caller]
-    fn start(name: &str, command: std::process::Command) -> Node {
+    fn start(name: &str, mut command: std::process::Command, shell: &str) -> Node {
+        if !shell.is_empty() {
+            command = under_shell(&command, shell);
+        }
         let process = Process::spawn(name, command);
         let ready = process.wait_ready();
         Node { ready, process }
@@ -176,6 +188,7 @@ pub struct Cluster {
     master_args: Vec<String>,
     seats: Vec<Seat>,
     data: Option<tempfile::TempDir>,
+    shell: String,
 }
 
 impl Cluster {
@@ -190,6 +203,7 @@ impl Cluster {
             master_flags: vec![],
             faults: true,
             disk: false,
+            shell: String::new(),
         };
         setup
             .set("cluster.heartbeat_interval", "200ms")
@@ -213,7 +227,7 @@ impl Cluster {
             }
         };
         let args = [vec!["--faults".to_owned()], store].concat();
-        Node::secondary("s1", SocketAddr::new(loopback(), 0), &args)
+        Node::secondary("s1", SocketAddr::new(loopback(), 0), &args, "")
     }
 
     /// The running secondary `id`.
@@ -251,9 +265,10 @@ impl Cluster {
     /// Starts the secondary `id`, on its former address if it ran before.
     #[track_caller]
     pub fn start(&mut self, id: &str) {
+        let shell = self.shell.clone();
         let seat = self.seat_mut(id);
         assert!(seat.node.is_none(), "{id} is running");
-        seat.node = Some(Node::secondary(id, seat.addr, &seat.args));
+        seat.node = Some(Node::secondary(id, seat.addr, &seat.args, &shell));
     }
 
     /// Kills the secondary `id`.
@@ -267,7 +282,7 @@ impl Cluster {
     #[track_caller]
     pub fn restart_master(&mut self) {
         self.master.process.kill();
-        self.master = Node::master(self.ip, &self.master_args);
+        self.master = Node::master(self.ip, &self.master_args, &self.shell);
     }
 
     /// Starts a killed master again, with further flags for this time.
@@ -275,7 +290,7 @@ impl Cluster {
     pub fn start_master_with(&mut self, flags: &[&str]) {
         let mut args = self.master_args.clone();
         args.extend(flags.iter().map(|&flag| flag.to_owned()));
-        self.master = Node::master(self.ip, &args);
+        self.master = Node::master(self.ip, &args, &self.shell);
     }
 
     /// Starts another master of the same roster, with a store of its own, beside the first.
@@ -285,7 +300,7 @@ impl Cluster {
         if let Some(at) = args.iter().position(|arg| arg == "--data-dir") {
             args[at + 1] += "-2";
         }
-        Node::master(self.ip, &args)
+        Node::master(self.ip, &args, &self.shell)
     }
 
     /// The data directory of a node whose log is on disk.

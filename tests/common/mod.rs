@@ -16,6 +16,8 @@ pub use cluster::{Cluster, Node, Setup, loopback, reserve_addr};
 pub use fields::Fields;
 pub use gateway::{Gateway, Listing, Status};
 pub use material::{Noise, escaped, real_looking_lines};
-pub use process::{Finished, Process, Ready, replog, replog_cli, run_to_end, with_files_max};
+pub use process::{
+    Finished, Process, Ready, replog, replog_cli, run_to_end, under_shell, with_files_max,
+};
 pub use proxy::Proxy;
 pub use wait::{DEADLINE, READ_TIMEOUT, wait_until};

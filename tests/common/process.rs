@@ -62,6 +62,16 @@ pub fn with_files_max(files: u32, command: &Command) -> Command {
     limited
 }
 
+/// The same program, started by a shell that runs `line` before it becomes the program.
+pub fn under_shell(command: &Command, line: &str) -> Command {
+    let mut shell = quiet_command("sh", ["-c", &format!("{line}; exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program()).args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        shell.current_dir(dir);
+    }
+    shell
+}
+
 /// What a program that ran to its end left behind.
 #[derive(Debug)]
 pub struct Finished {
@@ -284,6 +294,15 @@ impl Process {
         let order = format!("kill -{name} {}", self.child.0.id());
         let status = Command::new("sh").args(["-c", &order]).status().expect("sh runs");
         assert!(status.success(), "{order}: {status}");
+    }
+
+    /// From now on the process may make no file longer than so many bytes; `None`: any.
+    #[track_caller]
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(pid, Resource::Fsize, limit).expect("the limits of a process of ours can be set");
     }
 
     /// The number of the process.

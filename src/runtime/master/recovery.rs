@@ -1,14 +1,13 @@
 //! How the master's driver carries out a start, an adoption and a repair.
 
 use bytes::Bytes;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::MasterDriver;
 use crate::codes::RefuseCode;
 use crate::engine::{Reign, SessionId};
 use crate::limits::REPAIR_BYTES_MAX;
 use crate::runtime::link::Kind;
-use crate::runtime::node::NodeError;
 use crate::store::{Identity, Run, StoreError};
 use crate::types::{NodeIndex, Seq, SeqRange, Time};
 use crate::wire::{Message, codec};
@@ -155,55 +154,6 @@ impl MasterDriver {
                 self.engine.handle_repair_failed(now, from, session);
             }
         }
-    }
-
-    /// Hears what the disk has to say, and whether it has room.
-    pub(super) fn hear_disk(&mut self, now: Time) {
-        if let Some(reason) = self.news.failed() {
-            self.failed = Some(NodeError::SyncFailed(reason));
-            return;
-        }
-        self.note_damage();
-        let shortage = self.log.store().room_for(0).err();
-        self.engine.handle_room(shortage);
-        self.room.note(now, &self.node.id, shortage);
-        let last = self.log.store().bounds().last;
-        let stored = self.log.store_mut().make_durable(last);
-        self.engine.handle_stored(now, stored);
-    }
-
-    /// Tells the engine what of the log cannot be read.
-    pub(super) fn note_damage(&mut self) {
-        for (range, why) in self.news.take_damage() {
-            error!(seq = %range, why, "part of the log is damaged; it is repaired from a secondary");
-        }
-        let damage = self.damage();
-        if damage != self.engine.damage() {
-            self.engine.handle_damage(damage);
-        }
-    }
-
-    /// The first range that cannot be read. What was lost at the end of the log is not there to be
-    /// read: it is adopted, or numbered anew.
-    fn damage(&self) -> Option<SeqRange> {
-        let last = self.log.store().bounds().last;
-        self.log.store().damage().first().copied().filter(|range| range.first <= last)
-    }
-
-    /// Leaves the log so that the next start knows that nothing is missing.
-    ///
-    /// # Errors
-    /// The disk failed the last sync: the stop was asked for, and is no clean one.
-    pub(super) fn leave_log(&mut self) -> Result<(), NodeError> {
-        let mut identity = self.log.store().identity().clone();
-        identity.commit = self.engine.levels().commit;
-        match self.log.store_mut().set_identity(identity) {
-            Ok(()) => {}
-            Err(error @ StoreError::Failed { .. }) => return Err(error.into()),
-            Err(error) => warn!(%error, "the commit position was not kept"),
-        }
-        self.log.store_mut().close();
-        self.news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))
     }
 
     /// Says for whom a start waits, when that changes.

@@ -37,7 +37,7 @@ use super::{ASIDE, DiskEvent, DiskOptions, Fsync, Home, LOCK, RESERVE};
 use crate::limits::SEALED_UNSYNCED_MAX;
 use crate::sabotage::{Bug, active};
 use crate::store::Bounds;
-use crate::store::fs::{Fs, FsFile, is_sync_failure};
+use crate::store::fs::{Fs, FsFile, advice, is_sync_failure};
 use crate::store::reader::{Shared, Tail};
 use crate::types::{NodeId, PrefixId, Seq, SeqRange};
 
@@ -135,7 +135,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The system refused.
-    #[error("cannot {what}: {error}")]
+    #[error("cannot {what}: {error}{}", advice(.error))]
     Io {
         /// What was tried.
         what: String,

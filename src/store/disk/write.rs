@@ -395,7 +395,7 @@ impl LogStore for DiskLog {
         if self.check_usable().is_err() {
             return Err(Shortage { need: bytes as u64, free: None, limit: RoomLimit::Space });
         }
-        self.check_file_size(bytes as u64)?;
+        self.check_file_size(self.options.run_bytes.max(bytes as u64))?;
         self.room.check(bytes as u64)
     }
 

@@ -1,0 +1,84 @@
+//! What the master's driver writes into its log, and what it hears of its disk.
+
+use tracing::{debug, error, warn};
+
+use super::MasterDriver;
+use crate::runtime::node::NodeError;
+use crate::store::{RunBuilder, StoreError};
+use crate::types::{SeqRange, Time};
+
+impl MasterDriver {
+    /// Tells the engine whether there certainly is room for so many bytes more. What was numbered
+    /// before goes first if it is in the way.
+    pub(super) fn look_for_room(&mut self, now: Time, bytes: usize) {
+        let pending = self.builder.as_ref().map_or(0, RunBuilder::len_bytes);
+        let mut room = self.log.store().room_for(pending + bytes);
+        if pending > 0 && room.is_err() {
+            self.write_run(now);
+            room = self.log.store().room_for(bytes);
+        }
+        self.engine.handle_room(room.err());
+    }
+
+    /// Writes what was numbered since the last time, as one run.
+    pub(super) fn write_run(&mut self, now: Time) {
+        let Some(builder) = self.builder.take() else { return };
+        let Some(run) = builder.finish(&mut self.arena) else { return };
+        let last = run.range().last();
+        debug!(seq = %run.range(), bytes = run.len_bytes(), "written");
+        match self.log.store_mut().append(run) {
+            Ok(()) => self.engine.handle_written(now, last),
+            // Numbers were given, and room was there: what became of the bytes nobody knows.
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Hears what the disk has to say, and whether it has room.
+    pub(super) fn hear_disk(&mut self, now: Time) {
+        if let Some(reason) = self.news.failed() {
+            self.failed = Some(NodeError::SyncFailed(reason));
+            return;
+        }
+        self.note_damage();
+        let shortage = self.log.store().room_for(0).err();
+        self.engine.handle_room(shortage);
+        self.room.note(now, &self.node.id, shortage);
+        let last = self.log.store().bounds().last;
+        let stored = self.log.store_mut().make_durable(last);
+        self.engine.handle_stored(now, stored);
+    }
+
+    /// Tells the engine what of the log cannot be read.
+    pub(super) fn note_damage(&mut self) {
+        for (range, why) in self.news.take_damage() {
+            error!(seq = %range, why, "part of the log is damaged; it is repaired from a secondary");
+        }
+        let damage = self.damage();
+        if damage != self.engine.damage() {
+            self.engine.handle_damage(damage);
+        }
+    }
+
+    /// The first range that cannot be read. What was lost at the end of the log is not there to be
+    /// read: it is adopted, or numbered anew.
+    pub(super) fn damage(&self) -> Option<SeqRange> {
+        let last = self.log.store().bounds().last;
+        self.log.store().damage().first().copied().filter(|range| range.first <= last)
+    }
+
+    /// Leaves the log so that the next start knows that nothing is missing.
+    ///
+    /// # Errors
+    /// The disk failed the last sync: the stop was asked for, and is no clean one.
+    pub(super) fn leave_log(&mut self) -> Result<(), NodeError> {
+        let mut identity = self.log.store().identity().clone();
+        identity.commit = self.engine.levels().commit;
+        match self.log.store_mut().set_identity(identity) {
+            Ok(()) => {}
+            Err(error @ StoreError::Failed { .. }) => return Err(error.into()),
+            Err(error) => warn!(%error, "the commit position was not kept"),
+        }
+        self.log.store_mut().close();
+        self.news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))
+    }
+}
