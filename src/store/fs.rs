@@ -339,7 +339,7 @@ impl FsFile for File {
 
 /// Lengthens a file with bytes that are really there; what it took is given back if that fails.
 fn write_zeros(file: &File, len: u64) -> io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let before = FsFile::len(file)?;
     let mut at = before;
     while at < len {
