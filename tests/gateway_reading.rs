@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{Cluster, wait_until};
 
-const NODE_KEYS: [&str; 16] = [
+const NODE_KEYS: [&str; 17] = [
     "id", "role", "epoch", "mode", "next", "commit", "quorum", "present", "log_id", "store",
     "fsync", "disk", "uptime_s", "waiting", "damaged", "aside", "awaiting",
 ];
