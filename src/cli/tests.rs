@@ -404,3 +404,33 @@ async fn verify_finds_the_first_difference_by_halving() {
     assert!(text.contains("digest=d61803own payload=p61803\n"), "{text}");
     assert!(asked < 30, "asked {asked} times");
 }
+
+/// A node that is too busy to show its entry has one all the same.
+#[tokio::test]
+async fn verify_says_missing_only_of_what_is_missing() {
+    let status = "node id=m role=master next=2 commit=1 log_id=-\nEND\n";
+    let serve = async |node: &FakeNode, shows: bool| {
+        let mut peer = node.accept().await;
+        while let Some(Message::Command(head, line)) = peer.recv().await {
+            let reply = match line.split(|&byte| byte == b' ').next() {
+                Some(b"STATUS") => status.to_owned(),
+                Some(b"DIGEST") => format!("OK seq=1 epoch=1 digest={shows}\n"),
+                _ if shows => "OK seq=1 epoch=1 time=T bytes=1 by=- payload=p\n".to_owned(),
+                _ => "ERR unreadable seq=1 - damaged\n".to_owned(),
+            };
+            peer.send_reply(head.id, true, reply.as_bytes()).await;
+        }
+    };
+    let (whole, damaged) = (FakeNode::master().await, FakeNode::master().await);
+    let servers = [whole.addr(), damaged.addr()];
+    for (output, expected) in [
+        (Output::Text, "seq=1 error=\"ERR unreadable seq=1 - damaged\"\n"),
+        (Output::Json, "\"missing\":false,\"error\":\"ERR unreadable seq=1 - damaged\"}"),
+    ] {
+        let verifying = super::verify::verify(&servers, super::verify::PATIENCE, output);
+        let (exit, (), ()) = tokio::join!(verifying, serve(&whole, true), serve(&damaged, false));
+        let text = written();
+        assert_eq!(exit, Exit::Different);
+        assert!(text.contains(expected) && !text.contains("missing=true"), "{text}");
+    }
+}

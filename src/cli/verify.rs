@@ -199,6 +199,21 @@ impl Copy {
             ))
         })
     }
+
+    async fn found_at(&mut self, seq: u64) -> Found {
+        if self.last < seq {
+            return Found::Missing;
+        }
+        let reply = match self.seat.ask_bytes(&format!("GET {seq}")).await {
+            Ok(reply) if reply.starts_with(b"OK ") => reply,
+            Ok(refusal) => {
+                return Found::Untold(String::from_utf8_lossy(refusal.trim_ascii_end()).into());
+            }
+            Err(cause) => return Found::Untold(cause),
+        };
+        let digest = self.digest_at(seq).await.unwrap_or_else(|_| "-".to_owned());
+        Found::Entry { reply, digest }
+    }
 }
 
 /// The first entry at which two copies differ that differ at `differs_at`: a digest that is equal
@@ -251,12 +266,15 @@ impl Comparison {
                     "DIFFERENT seq={seq} nodes={nodes} commit={commit} - the first entry that is \
                      not the same everywhere\n"
                 ));
-                for (name, entry, digest) in self.entries_that_differ().await {
-                    let line = entry.map_or_else(
-                        || format!("entry node={name} seq={seq} missing=true\n"),
-                        |reply| entry_line(&name, &reply, &digest),
-                    );
-                    out.push_str(&line);
+                for (name, found) in self.entries_that_differ().await {
+                    out.push_str(&match found {
+                        Found::Entry { reply, digest } => entry_line(&name, &reply, &digest),
+                        Found::Missing => format!("entry node={name} seq={seq} missing=true\n"),
+                        Found::Untold(cause) => {
+                            let cause = cause.replace('"', "'");
+                            format!("entry node={name} seq={seq} error=\"{cause}\"\n")
+                        }
+                    });
                 }
             }
         }
@@ -282,20 +300,21 @@ impl Comparison {
         if let Some(seq) = self.difference.as_ref().map(|difference| difference.seq) {
             let mut difference = Object::default();
             difference.put("seq", seq);
-            let entries =
-                self.entries_that_differ().await.into_iter().map(|(name, entry, digest)| {
-                    let mut object = Object::default();
-                    object.put("node", name);
-                    object.put("missing", entry.is_none());
-                    if let Some(reply) = entry {
+            let entries = self.entries_that_differ().await.into_iter().map(|(name, found)| {
+                let mut object = Object::default();
+                object.put("node", name);
+                object.put("missing", matches!(found, Found::Missing));
+                match found {
+                    Found::Entry { reply, digest } => {
+                        let entry = json::reply_line(reply.trim_ascii_end());
                         object.put("digest", digest);
-                        object.put(
-                            "entry",
-                            json::to_value(&json::reply_line(reply.trim_ascii_end())),
-                        );
+                        object.put("entry", json::to_value(&entry));
                     }
-                    json::to_value(&object)
-                });
+                    Found::Missing => {}
+                    Found::Untold(cause) => object.put("error", cause),
+                }
+                json::to_value(&object)
+            });
             difference.put("entries", entries.collect::<Vec<_>>());
             found = json::to_value(&difference);
         }
@@ -303,22 +322,31 @@ impl Comparison {
         format!("{}\n", json::to_value(&object))
     }
 
-    /// For both copies: the node, the reply to GET if it has the entry, and the digest there.
-    async fn entries_that_differ(&mut self) -> Vec<(String, Option<Bytes>, String)> {
+    /// For both copies: the node, and what it has there.
+    async fn entries_that_differ(&mut self) -> Vec<(String, Found)> {
         let Some(Difference { seq: Some(seq), copies }) = self.difference else {
             return Vec::new();
         };
         let mut entries = Vec::new();
         for at in copies {
             let copy = &mut self.copies[at];
-            // Whoever does not have it, or is gone by now, has nothing to show.
-            let entry = copy.ask(&format!("GET {seq}")).await.ok();
-            let entry = entry.filter(|reply| reply.starts_with(b"OK ") && copy.last >= seq);
-            let digest = copy.digest_at(seq).await.unwrap_or_else(|_| "-".to_owned());
-            entries.push((copy.seat.name().to_owned(), entry, digest));
+            let found = copy.found_at(seq).await;
+            entries.push((copy.seat.name().to_owned(), found));
         }
         entries
     }
+}
+
+/// What a node has at the place where the logs differ.
+#[derive(Debug)]
+enum Found {
+    /// The reply to GET, and the digest there.
+    Entry { reply: Bytes, digest: String },
+    /// Its log ends before.
+    Missing,
+    /// It did not say: it is gone or slow, or cannot read the entry. That is not the same as
+    /// having none.
+    Untold(String),
 }
 
 /// The reply to GET as a line about a node's entry, its payload cut.
