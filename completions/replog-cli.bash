@@ -17,6 +17,7 @@ _replog_cli() {
         --timeout) return ;;
         --id) return ;;
         --match) return ;;
+        --file) COMPREPLY=($(compgen -f -- "$cur")); return ;;
         --from) return ;;
         --limit) return ;;
         --level) COMPREPLY=($(compgen -W 'local committed all' -- "$cur")); return ;;
@@ -33,10 +34,10 @@ _replog_cli() {
     done
     case $command in
         '') COMPREPLY=($(compgen -W 'append list get tail wait outcome status health waiters metrics digest ping verify delay fail mute store bench -h --help --server --output --quiet --version' -- "$cur")) ;;
-        append) COMPREPLY=($(compgen -W '-h --help -w --w --ack --timeout --id --match --atomic --server --output --quiet' -- "$cur")) ;;
-        list) COMPREPLY=($(compgen -W '-h --help --from --limit --level --raw --server --output --quiet' -- "$cur")) ;;
-        get) COMPREPLY=($(compgen -W '-h --help --server --output --quiet' -- "$cur")) ;;
-        tail) COMPREPLY=($(compgen -W '-h --help -n --n -f --follow --level --server --output --quiet' -- "$cur")) ;;
+        append) COMPREPLY=($(compgen -W '-h --help -w --w --ack --timeout --id --match --atomic --file -0 --null --server --output --quiet' -- "$cur")) ;;
+        list) COMPREPLY=($(compgen -W '-h --help --from --limit --level --raw -0 --null --server --output --quiet' -- "$cur")) ;;
+        get) COMPREPLY=($(compgen -W '-h --help --raw --server --output --quiet' -- "$cur")) ;;
+        tail) COMPREPLY=($(compgen -W '-h --help -n --n -f --follow --level --raw -0 --null --server --output --quiet' -- "$cur")) ;;
         wait) COMPREPLY=($(compgen -W '-h --help -w --w --ack --timeout --server --output --quiet' -- "$cur")) ;;
         outcome) COMPREPLY=($(compgen -W '-h --help --server --output --quiet' -- "$cur")) ;;
         status) COMPREPLY=($(compgen -W '-h --help --all --watch --server --output --quiet' -- "$cur")) ;;

@@ -411,3 +411,114 @@ fn a_hundred_thousand_lines_come_out_of_every_node_as_they_went_in() {
         assert!(raw.stdout == file, "{wire}: {} of {} bytes", raw.stdout.len(), file.len());
     }
 }
+
+/// Line feeds, zeros, no UTF-8, and more than the system takes as an argument.
+fn awkward_payloads() -> Vec<Vec<u8>> {
+    let long = (0..300_000u32).map(|number| (number % 251) as u8).collect();
+    vec![b"two\nlines\n".to_vec(), b"".to_vec(), b"\xff\xfe\r\n".to_vec(), long, b"\n".to_vec()]
+}
+
+#[test]
+fn a_whole_file_is_one_entry_and_comes_back_as_it_was() {
+    let cluster = Cluster::of(1).start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut payloads = awkward_payloads();
+    payloads.push(b"zero\0inside\0".to_vec());
+    let mut args = vec!["append".to_owned(), "before".to_owned()];
+    for (number, payload) in payloads.iter().enumerate() {
+        let path = dir.path().join(format!("file {number}"));
+        std::fs::write(&path, payload).expect("it can be written");
+        args.extend(["--file".to_owned(), path.to_str().expect("our own name").to_owned()]);
+    }
+    args.push("after".to_owned());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = cli(&cluster, &args).expect_code(0);
+    assert_eq!(done.lines().len(), payloads.len() + 2, "{}", done.stderr);
+    payloads.insert(0, b"before".to_vec());
+    payloads.push(b"after".to_vec());
+    for (seq, payload) in (1..).zip(&payloads) {
+        let got = cli(&cluster, &["get", &format!("{seq}"), "--raw"]).expect_code(0);
+        assert!(got.stdout == *payload, "entry {seq} is another, {} bytes", got.stdout.len());
+        assert_eq!(got.stderr, "");
+    }
+    let missing = cli(&cluster, &["get", "99", "--raw"]).expect_code(1);
+    assert!(missing.stdout.is_empty() && missing.stderr.starts_with("ERR not-found "));
+    cluster.wait_equal_lists();
+}
+
+#[test]
+fn all_of_the_input_is_one_entry_with_file_and_a_dash() {
+    let cluster = Cluster::of(0).start();
+    let input = b"a\nb\0c\n";
+    let done = cli_with_input(&cluster, &["append", "--file=-"], input).expect_code(0);
+    assert_eq!(done.lines().len(), 1);
+    cli_with_input(&cluster, &["append", "--file", "-", "--", "-"], b"").expect_code(0);
+    assert_eq!(cli(&cluster, &["list", "-0"]).expect_code(0).stdout, b"a\nb\0c\n\0\0-\0");
+}
+
+/// The way there and back, for entries without zeros.
+#[test]
+fn entries_that_end_with_nul_go_in_and_come_out_alike() {
+    let cluster = Cluster::of(1).start();
+    let payloads: Vec<Vec<u8>> =
+        awkward_payloads().into_iter().filter(|payload| !payload.contains(&0)).collect();
+    let input: Vec<u8> =
+        payloads.iter().flat_map(|payload| [payload, &b"\0"[..]].concat()).collect();
+    for args in [&["append", "-0"][..], &["append", "--null", "-"]] {
+        let done = cli_with_input(&cluster, args, &input).expect_code(0);
+        assert_eq!(done.lines().len(), payloads.len());
+    }
+    let twice = input.repeat(2);
+    assert!(cli(&cluster, &["list", "-0"]).expect_code(0).stdout == twice);
+    assert!(cli(&cluster, &["list", "--raw", "--null"]).expect_code(0).stdout == twice);
+    let count = payloads.len().to_string();
+    assert!(cli(&cluster, &["tail", "-n", &count, "-0"]).expect_code(0).stdout == input);
+    let raw = cli(&cluster, &["tail", "-n", "2", "--raw"]).expect_code(0);
+    let last = [&payloads[payloads.len() - 2][..], b"\n", &payloads[payloads.len() - 1], b"\n"];
+    assert_eq!(raw.stdout, last.concat());
+}
+
+#[test]
+fn a_file_that_is_not_there_or_no_file_is_found_before_anything_is_sent() {
+    let cluster = Cluster::of(0).start();
+    let dir = env!("CARGO_TARGET_TMPDIR");
+    for (file, cause) in [("/no/such/file", "No such file"), (dir, "directory")] {
+        let done = cli(&cluster, &["append", "first", "--file", file]).expect_code(2);
+        let said = done.stderr.to_lowercase();
+        assert!(said.contains(file.to_lowercase().as_str()), "{said}");
+        assert!(
+            said.contains(&cause.to_lowercase()) && said.contains("nothing was sent"),
+            "{said}"
+        );
+        assert_eq!(done.text(), "");
+    }
+    assert_eq!(cluster.client().list("").entries.len(), 0);
+}
+
+#[test]
+fn a_file_larger_than_the_node_takes_is_refused_and_the_rest_goes_on() {
+    let cluster = Cluster::of(0).start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("large");
+    for bytes in [(1 << 20) + 1, 40 << 20] {
+        std::fs::write(&file, vec![b'x'; bytes]).expect("it can be written");
+        let path = file.to_str().expect("our own name");
+        let done = cli(&cluster, &["append", "--file", path, "after"]).expect_code(1);
+        let lines = done.lines();
+        assert!(lines[0].starts_with("REJECTED too-large ") && lines[0].contains(" max=1048576 "));
+        assert!(lines[1].starts_with("OK seq="), "{done:?}");
+    }
+    assert_eq!(cluster.client().list("").payloads(), ["after", "after"]);
+}
+
+/// As `<(command)` gives: it can be opened once and has no length.
+#[test]
+fn a_pipe_is_read_like_a_file() {
+    let cluster = Cluster::of(0).start();
+    let server = cluster.master.ready.wire.to_string();
+    let mut command = std::process::Command::new("bash");
+    let script = "\"$0\" --server \"$1\" append --file <(printf 'a\\nb\\n') --file <(printf c)";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_replog-cli"), &server]);
+    run_to_end(command, b"").expect_code(0);
+    assert_eq!(cluster.client().list("").payloads(), ["a\\nb\\n", "c"]);
+}

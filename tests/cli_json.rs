@@ -97,3 +97,39 @@ fn a_refusal_is_an_object_too() {
     let raw = replog_cli(["--server", &server, "--output", "json", "list", "--raw"]);
     run_to_end(raw, b"").expect_code(2);
 }
+
+/// Whatever was asked: a script reads one form, class and code on stdout.
+#[test]
+fn a_refusal_has_the_same_form_for_all_verbs() {
+    let cluster = Cluster::of(1).start();
+    let master = cluster.master.ready.wire.to_string();
+    let s1 = cluster.node("s1").ready.wire.to_string();
+    for (server, args, code) in [
+        (&master, &["list", "--level", "9"][..], "bad-value"),
+        (&master, &["list", "--from", "0"], "bad-value"),
+        (&master, &["tail", "--level", "9"], "bad-value"),
+        (&master, &["tail", "-f", "--level", "9"], "bad-value"),
+        (&master, &["get", "9"], "not-found"),
+        (&master, &["wait", "9"], "not-found"),
+        (&master, &["digest", "9"], "not-found"),
+        (&master, &["delay", "off"], "secondary-only"),
+        (&master, &["append", "-w", "9", "x"], "bad-write-concern"),
+        (&s1, &["append", "x"], "not-master"),
+        (&s1, &["waiters"], "master-only"),
+        (&s1, &["wait", "1"], "master-only"),
+    ] {
+        let mut command = replog_cli(["--server", server, "--output", "json"]);
+        command.args(args);
+        let done = run_to_end(command, b"").expect_code(1);
+        let lines = done.lines();
+        assert_eq!(lines.len(), 1, "{args:?}: {done:?}");
+        let refusal: Value = serde_json::from_str(&lines[0]).expect("an object");
+        assert!(
+            ["ERR", "REJECTED"].contains(&refusal["class"].as_str().unwrap_or("")),
+            "{refusal}"
+        );
+        assert_eq!(refusal["code"], code, "{args:?}");
+        assert!(refusal["message"].is_string(), "{refusal}");
+        assert_eq!(done.stderr, "", "{args:?}");
+    }
+}

@@ -13,7 +13,7 @@ use common::{Cluster, replog_cli, run_to_end, wait_until};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-/// A program on a pseudo terminal of its own, 100 columns by 24 rows.
+/// A program on a pseudo terminal of its own, 100 columns by 24 rows unless it is made otherwise.
 struct Session {
     child: Child,
     keyboard: File,
@@ -25,11 +25,15 @@ impl Session {
     /// unless that is wanted apart.
     #[track_caller]
     fn start(command: Command, stdout_apart: bool) -> Session {
+        Session::start_sized(command, stdout_apart, 100)
+    }
+
+    #[track_caller]
+    fn start_sized(command: Command, stdout_apart: bool, columns: u16) -> Session {
         let controller =
             openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo terminal");
         grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("its other end opens");
-        let size = Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&controller, size).expect("it has a size");
+        tcsetwinsize(&controller, size_of(columns)).expect("it has a size");
         let name = ptsname(&controller, Vec::new()).expect("its other end has a name");
         let name = name.into_string().expect("the name is text");
         let end =
@@ -46,7 +50,10 @@ impl Session {
         if !command.get_envs().any(|(name, _)| name == "NO_COLOR") {
             session.env_remove("NO_COLOR");
         }
-        session.env("TERM", "xterm").stdin(end()).stderr(end());
+        if !command.get_envs().any(|(name, _)| name == "TERM") {
+            session.env("TERM", "xterm");
+        }
+        session.stdin(end()).stderr(end());
         session.stdout(if stdout_apart { Stdio::piped() } else { end().into() });
         let child = session.spawn().expect("setsid runs");
         let mut controller = File::from(controller);
@@ -75,6 +82,10 @@ impl Session {
         wait_until(&format!("{text:?} on the terminal"), || shown().then_some(()));
     }
 
+    fn resize(&mut self, columns: u16) {
+        tcsetwinsize(&self.keyboard, size_of(columns)).expect("it takes a size");
+    }
+
     fn press_ctrl_c(&mut self) {
         self.keyboard.write_all(b"\x03").expect("the terminal is there");
     }
@@ -91,6 +102,10 @@ impl Session {
         stdout.read_to_string(&mut text).expect("it writes text");
         text
     }
+}
+
+fn size_of(columns: u16) -> Winsize {
+    Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 impl Drop for Session {
@@ -199,4 +214,154 @@ fn tail_ends_with_ctrl_c_as_it_should() {
     session.wait_for("1 one");
     session.press_ctrl_c();
     assert_eq!(session.wait_exit(), Some(0));
+}
+
+/// An append that waits says what is known, below the line about the waiting.
+#[test]
+fn ctrl_c_in_an_append_that_waits_says_what_is_known_of_the_entry() {
+    let cluster = Cluster::of(2).absent("s2").start();
+    let master = cluster.master.ready.wire.to_string();
+    let mut session = Session::start(cli(&master, &["append", "-w", "3", "x"]), true);
+    session.wait_for("waiting for s2");
+    session.press_ctrl_c();
+    assert!(session.stdout().starts_with("UNKNOWN seq=- "));
+    assert_eq!(session.wait_exit(), Some(3));
+    session.wait_for("\r\x1b[Kinterrupted: entry 1 of those given has been sent and has no answer");
+}
+
+/// Lines of the terminal as they stand there in the end, if nothing wraps: each is what was written
+/// last between two line feeds.
+fn widest(shown: &str) -> usize {
+    let pieces = shown.split(['\r', '\n']);
+    pieces.map(|piece| piece.replace("\x1b[K", "").chars().count()).max().unwrap_or(0)
+}
+
+#[test]
+fn the_line_about_the_waiting_never_wraps() {
+    let cluster = Cluster::of(2).absent("s2").start();
+    let master = cluster.master.ready.wire.to_string();
+    let wait_args = ["append", "-w", "3", "--timeout", "6s", "x"];
+    let mut session = Session::start_sized(cli(&master, &wait_args), true, 20);
+    session.wait_for("\rwaiting for s2 (un…\x1b[K");
+    assert_eq!(session.wait_exit(), Some(4));
+    assert!(widest(&session.shown()) < 20, "{:?}", session.shown());
+}
+
+/// A dumb terminal knows no way back in a line: it gets a line of its own, now and then.
+#[test]
+fn a_dumb_terminal_gets_plain_lines() {
+    let cluster = Cluster::of(2).absent("s2").start();
+    let master = cluster.master.ready.wire.to_string();
+    let mut command = cli(&master, &["append", "-w", "3", "--timeout", "4s", "x"]);
+    command.env("TERM", "dumb");
+    let mut session = Session::start(command, true);
+    assert_eq!(session.wait_exit(), Some(4));
+    let shown = session.shown();
+    assert_eq!(shown.matches("waiting for s2 (").count(), 1, "{shown:?}");
+    let mut command = cli(&master, &["status", "--all", "--watch"]);
+    command.env("TERM", "dumb");
+    let mut watch = Session::start(command, false);
+    watch.wait_for("\r\n\r\nmode=normal ");
+    watch.press_ctrl_c();
+    assert_eq!(watch.wait_exit(), Some(0));
+    for shown in [shown, watch.shown()] {
+        let shown = shown.replace("\r\n", "");
+        assert!(!shown.contains(['\x1b', '\r']), "{shown:?}");
+    }
+}
+
+#[test]
+fn the_table_fits_the_terminal_and_keeps_the_digests() {
+    let cluster = Cluster::of(2).start();
+    cluster.client().ok("APPEND w=all one");
+    let master = cluster.master.ready.wire.to_string();
+    for columns in [20, 40, 80] {
+        for args in [&["status", "--all"][..], &["status", "--all", "--watch"]] {
+            let mut session = Session::start_sized(cli(&master, args), false, columns);
+            session.wait_for("nobody");
+            if args.len() == 3 {
+                session.press_ctrl_c();
+            }
+            assert_eq!(session.wait_exit(), Some(0));
+            let plain = plain(&session.shown());
+            let table = plain.lines().skip_while(|line| !line.starts_with("NODE"));
+            let table: Vec<&str> = table.take(4).map(|line| line.trim_end_matches('\r')).collect();
+            assert!(
+                table.iter().all(|line| line.chars().count() <= usize::from(columns)),
+                "{plain}"
+            );
+            assert!(table[0].ends_with("DIGEST"), "{plain}");
+            assert!(table[1..].iter().all(|line| line.ends_with("equal")), "{plain}");
+            assert!(plain.contains("no room for"), "what is left out is said: {plain}");
+        }
+    }
+}
+
+/// What stands there without the sequences that colour and clear.
+fn plain(shown: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = shown;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        plain.push_str(before);
+        let end = after.find(|letter: char| letter.is_ascii_alphabetic()).map_or(0, |end| end + 1);
+        rest = &after[end..];
+    }
+    plain + rest
+}
+
+#[test]
+fn a_change_of_size_is_followed_at_once() {
+    let cluster = Cluster::of(1).start();
+    let master = cluster.master.ready.wire.to_string();
+    let mut session =
+        Session::start_sized(cli(&master, &["status", "--all", "--watch"]), false, 100);
+    session.wait_for("CONTACT  DIGEST");
+    session.resize(40);
+    session.wait_for("\x1b[Hmode=normal present=2 quorum=2/2");
+    session.wait_for("NODE    MODE    HEALTH   STORED  DIGEST");
+    session.press_ctrl_c();
+    assert_eq!(session.wait_exit(), Some(0));
+}
+
+/// ESC is escaped everywhere. Its one-character forms, U+0080 to U+009F, and the bytes that they are
+/// in terminals of eight bits, are characters and bytes like others, but not on a terminal.
+#[test]
+fn nothing_that_comes_from_a_node_steers_the_terminal() {
+    let cluster = Cluster::of(0).start();
+    let master = cluster.master.ready.wire.to_string();
+    let evil = b"\x1b[31m \xc2\x9b31m \x9b31m \xff ok".as_slice();
+    run_to_end(cli(&master, &["append", "--file", "-"]), evil).expect_code(0);
+    let shown_payload = "\\x1b[31m \\xc2\\x9b31m \\x9b31m \u{fffd} ok";
+    for args in [&["list"][..], &["get", "1"], &["tail"], &["ping", "\u{9b}31m"]] {
+        let mut session = Session::start(cli(&master, args), false);
+        assert_eq!(session.wait_exit(), Some(0));
+        session.wait_for(if args[0] == "ping" { "PONG \\xc2\\x9b31m" } else { shown_payload });
+        assert!(!session.shown().contains(['\x1b', '\u{9b}']), "{args:?}: {:?}", session.shown());
+    }
+    let elsewhere = run_to_end(cli(&master, &["list"]), b"").expect_code(0);
+    assert_eq!(elsewhere.stdout, b"1 \\x1b[31m \xc2\x9b31m \x9b31m \xff ok\n");
+
+    run_to_end(cli(&master, &["append", "\u{9b}31m\u{7f}"]), b"").expect_code(0);
+    for args in [&["list"][..], &["get", "2"], &["tail", "-n", "1"]] {
+        let mut command = cli(&master, args);
+        command.args(["--output", "json"]);
+        let mut session = Session::start(command, false);
+        assert_eq!(session.wait_exit(), Some(0));
+        session.wait_for("\"payload\":\"\\u009b31m\\u007f\"");
+        assert!(!session.shown().contains(['\u{7f}', '\u{9b}']), "{args:?}: {:?}", session.shown());
+    }
+    let mut raw = Session::start(cli(&master, &["get", "2", "--raw"]), false);
+    assert_eq!(raw.wait_exit(), Some(0));
+    raw.wait_for("\u{9b}31m\u{7f}");
+}
+
+#[test]
+fn a_message_that_repeats_what_was_typed_does_not_steer_the_terminal() {
+    let nobody = "127.0.0.1:1";
+    for args in [&["\u{9b}31m\x1b[31m"][..], &["get", "\u{9b}31m\x1b[31m"]] {
+        let mut session = Session::start(cli(nobody, args), false);
+        assert_eq!(session.wait_exit(), Some(2));
+        session.wait_for("--help for more information");
+        assert!(!session.shown().contains(['\x1b', '\u{9b}']), "{args:?}: {:?}", session.shown());
+    }
 }

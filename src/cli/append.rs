@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::advice::Adviser;
 use super::arguments::{Output, Part};
+use super::interrupt::{Interrupts, Signal};
 use super::output::{Stdout, failure};
 use super::progress::{INTERVAL, Progress};
 use super::servers::{Servers, SilenceNotes, limit_of};
@@ -19,7 +20,7 @@ use crate::client::{
     Answered, AppendOptions, AppendOutcome, Appender, Client, ConnectError, ConnectionLost,
     LostReason, Outcomes, ReconnectPolicy,
 };
-use crate::types::NodeId;
+use crate::types::{NodeId, Seq};
 
 /// Entries sent or waiting to be sent that have no answer yet: enough to keep the cluster busy, and
 /// half of what a node lets wait by default.
@@ -41,10 +42,15 @@ const RECONNECT: ReconnectPolicy = ReconnectPolicy {
 fn unanswered(reason: &LostReason) -> String {
     let why = match reason {
         LostReason::Overdue(_) => reason.to_string(),
+        // By us, because of a signal.
+        LostReason::Dropped => "interrupted before the answer".to_owned(),
         _ => "connection lost before the answer".to_owned(),
     };
     format!("UNKNOWN seq=- epoch=- - {why}; the entry may be in the log\n")
 }
+
+/// How long answers are still taken when a signal came: for those that are here already.
+const LAST_ANSWERS_WAIT: Duration = Duration::from_millis(100);
 
 /// Appends everything in `parts` and prints the replies.
 pub(super) async fn append(
@@ -53,29 +59,54 @@ pub(super) async fn append(
     parts: Vec<Part>,
     output: Output,
     quiet: bool,
+    interrupts: &mut Interrupts,
 ) -> Exit {
+    let mut source = Source::new(parts);
+    if let Err(message) = source.check_files() {
+        complain(format_args!("{message}; nothing was sent"));
+        return Exit::Usage;
+    }
     let begun = Instant::now();
     let mut servers = Servers::new(servers).within(limit_of(options.timeout));
-    let mut client = match servers.connect_to_master().await {
+    let connected = tokio::select! {
+        connected = servers.connect_to_master() => connected,
+        signal = interrupts.first() => {
+            complain("interrupted: nothing was sent");
+            return Exit::Interrupted(signal);
+        }
+    };
+    let mut client = match connected {
         Ok(client) => client,
         Err(error) => return unreachable(&error),
     };
-    let mut source = Source::new(parts);
     let reads_stdin = source.reads_stdin();
     // What is typed or piped has its time from when it comes; messages have it from now on.
     let options = if reads_stdin { options } else { options.less(begun.elapsed()) };
-    if reads_stdin && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+    if source.reads_lines() && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
         complain("each line you type is an entry; end with Ctrl-D");
     }
     let mut report = Report::new(output, quiet, Progress::new(reads_stdin));
     loop {
-        let lost = pass(&client, &options, &mut source, &mut report).await;
-        let Some(lost) = lost.filter(|_| !source.is_exhausted()) else { break };
+        let lost = match pass(&client, &options, &mut source, &mut report, interrupts).await {
+            Ended::Interrupted(signal) => {
+                report.interrupted(&source, signal);
+                break;
+            }
+            Ended::Lost(lost) if !source.is_exhausted() => lost,
+            Ended::Lost(_) | Ended::Answered => break,
+        };
         report.note(format_args!("{lost}; connecting again"));
         if lost.reason.is_silence() {
             servers.put_last(&client);
         }
-        client = match servers.reconnect_to_master(RECONNECT).await {
+        let connected = tokio::select! {
+            connected = servers.reconnect_to_master(RECONNECT) => connected,
+            signal = interrupts.first() => {
+                report.interrupted(&source, signal);
+                break;
+            }
+        };
+        client = match connected {
             Ok(client) => client,
             Err(error) => {
                 report.give_up(&source, reads_stdin, &error);
@@ -83,24 +114,32 @@ pub(super) async fn append(
             }
         };
     }
-    if let Some(error) = source.take_error() {
-        report.note(format_args!("standard input: {error}"));
+    for error in source.take_errors() {
+        report.note(format_args!("{error}; it was not appended from there on"));
         report.exit = report.exit.worst(Exit::Refused);
     }
     report.finish()
 }
 
-/// Sends what the source has over one connection until all of it is answered. Returns why the
-/// connection ended, if it did; what was not sent is then back in the source.
+/// How the use of one connection ended.
+enum Ended {
+    Answered,
+    Lost(ConnectionLost),
+    Interrupted(Signal),
+}
+
+/// Sends what the source has over one connection until all of it is answered, the connection is
+/// lost, or a signal comes; what was not sent is then back in the source.
 async fn pass(
     client: &Client,
     options: &AppendOptions,
     source: &mut Source,
     report: &mut Report,
-) -> Option<ConnectionLost> {
+    interrupts: &mut Interrupts,
+) -> Ended {
     let (appender, mut outcomes) = client.appender(options.clone(), IN_FLIGHT_MAX);
     report.start_pass(client);
-    {
+    let interrupted = {
         let mut feeding = pin!(feed(source, appender));
         let mut collecting = pin!(collect(client, &mut outcomes, report));
         let mut fed = false;
@@ -109,12 +148,25 @@ async fn pass(
         loop {
             tokio::select! {
                 () = &mut feeding, if !fed => fed = true,
-                () = &mut collecting => break,
+                () = &mut collecting => break None,
+                signal = interrupts.first() => break Some(signal),
             }
+        }
+    };
+    if interrupted.is_some() {
+        let rest = collect(client, &mut outcomes, report);
+        if tokio::time::timeout(LAST_ANSWERS_WAIT, rest).await.is_err() {
+            // From here on it is certain what was sent and what never will be.
+            client.close();
+            collect(client, &mut outcomes, report).await;
         }
     }
     source.give_back(outcomes.take_unsent());
-    client.lost().map(|reason| ConnectionLost { sent: report.sent, reason })
+    match (interrupted, client.lost()) {
+        (Some(signal), _) => Ended::Interrupted(signal),
+        (None, Some(reason)) => Ended::Lost(ConnectionLost { sent: report.sent, reason }),
+        (None, None) => Ended::Answered,
+    }
 }
 
 /// Puts entries into the appender until there are no more or the connection is lost. An entry is
@@ -165,14 +217,30 @@ struct Report {
     exit: Exit,
     /// Something was handed to a node.
     sent: bool,
+    /// Entries that were sent, in the order given.
+    told: u64,
+    /// The first and the last of them that have no answer because of a signal, counted from 1.
+    in_doubt: Option<(u64, u64)>,
+    /// The greatest number that was learned.
+    last_seq: Option<Seq>,
 }
 
 impl Report {
     fn new(output: Output, quiet: bool, progress: Progress) -> Self {
-        let (roster, stdout) = (Vec::new(), Stdout::new());
-        let (exit, stdout_failed, sent) = (Exit::Done, false, false);
-        let adviser = Adviser::new();
-        Report { output, quiet, progress, adviser, roster, stdout, stdout_failed, exit, sent }
+        Report {
+            output,
+            quiet,
+            progress,
+            adviser: Adviser::new(),
+            roster: Vec::new(),
+            stdout: Stdout::large(output),
+            stdout_failed: false,
+            exit: Exit::Done,
+            sent: false,
+            told: 0,
+            in_doubt: None,
+            last_seq: None,
+        }
     }
 
     fn start_pass(&mut self, client: &Client) {
@@ -188,6 +256,7 @@ impl Report {
             Err(_) => Exit::Unknown,
         };
         self.sent = true;
+        self.note_places(answered);
         self.exit = self.exit.worst(exit);
         self.progress.answered(*count);
         if self.quiet && exit == Exit::Done {
@@ -212,6 +281,57 @@ impl Report {
         if let Ok(AppendOutcome::Refused(refusal)) = outcome {
             self.adviser.advise(refusal);
         }
+    }
+
+    /// Remembers what is to be said of entries when a signal comes.
+    fn note_places(&mut self, answered: &Answered) {
+        let first = self.told + 1;
+        self.told += answered.count;
+        match &answered.outcome {
+            Ok(outcome) => {
+                let last = outcome.later(answered.count.saturating_sub(1));
+                self.last_seq = self.last_seq.max(last.placed().map(|placed| placed.seq));
+            }
+            Err(lost) if lost.reason == LostReason::Dropped => {
+                let (first, _) = self.in_doubt.unwrap_or((first, 0));
+                self.in_doubt = Some((first, self.told));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// A signal came: says what is known of the entries that have no answer.
+    fn interrupted(&mut self, source: &Source, signal: Signal) {
+        if let Some((first, last)) = self.in_doubt {
+            let (entries, they, have) = match last - first {
+                0 => (format!("entry {first} of those given"), "it", "has"),
+                _ => (format!("entries {first} to {last} of those given"), "they", "have"),
+            };
+            let numbers = match self.last_seq {
+                Some(seq) => format!(", with numbers above {seq}"),
+                None => String::new(),
+            };
+            self.note(format_args!(
+                "interrupted: {entries} {have} been sent and {have} no answer: {they} may be in the \
+                 log{numbers} (UNKNOWN)"
+            ));
+        }
+        if source.is_exhausted() {
+            return;
+        }
+        let told = self.told;
+        match source.known() as u64 {
+            0 => {}
+            1 => self.note(format_args!("interrupted: entry {} was not sent", told + 1)),
+            left => {
+                let (first, last) = (told + 1, told + left);
+                self.note(format_args!("interrupted: entries {first} to {last} were not sent"));
+            }
+        }
+        if source.reads_stdin() {
+            self.note("interrupted: the rest of standard input was not read");
+        }
+        self.exit = self.exit.worst(Exit::Interrupted(signal));
     }
 
     fn print(&mut self, lines: &[u8]) {

@@ -1,12 +1,15 @@
 //! What users may type: the verbs, their options, and the checks made before anything is sent.
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::list::{Form, List};
+use super::hints;
+use super::list::List;
+use super::output::{Ending, Form};
 use super::status::Status;
 use super::verify::PATIENCE;
 use super::words::{CommandLine, Place};
@@ -101,7 +104,9 @@ enum Verb {
     subcommand,
     name = "append",
     help_triggers("-h", "--help"),
-    note = "Messages that start with a dash stand behind --. Without a message, or with -, each line of standard input is an entry."
+    note = "Messages that start with a dash stand behind --. Without a message or file, or with -, each line of standard input is an entry. Messages and files are appended in the order in which they stand.",
+    note = "SIGINT and SIGTERM end the waiting, not the appends: what is known of each entry without an answer is said, and the exit code is 3 if any may be in the log. A second one ends the program at once.",
+    example = "replog-cli append --file picture.png --file - < note.txt\nfind . -print0 | replog-cli append -0"
 )]
 struct Append {
     /// how many nodes must hold an entry before OK: a number, majority or all
@@ -122,6 +127,13 @@ struct Append {
     /// all or nothing (not served yet)
     #[argh(switch)]
     atomic: bool,
+    /// the whole file is one entry, whatever is in it; - is all of standard input. May be repeated
+    #[argh(option, arg_name = "file")]
+    file: Vec<Place>,
+    /// entries on standard input end with a byte of zero, not with a line feed, and may hold any
+    /// other
+    #[argh(switch, short = '0')]
+    null: bool,
     /// entries, one each; - is standard input, a line each
     #[argh(positional, arg_name = "message")]
     messages: Vec<Place>,
@@ -143,12 +155,23 @@ struct ListArguments {
     /// print payloads only, as they are, each with a line feed behind it
     #[argh(switch)]
     raw: bool,
+    /// the same with a byte of zero behind each: append -0 takes them back
+    #[argh(switch, short = '0')]
+    null: bool,
 }
 
 /// Print one entry and what is known of it.
 #[derive(FromArgs, ArgsInfo)]
-#[argh(subcommand, name = "get", help_triggers("-h", "--help"))]
+#[argh(
+    subcommand,
+    name = "get",
+    help_triggers("-h", "--help"),
+    example = "replog-cli get 5 --raw > FILE"
+)]
 struct Get {
+    /// print the payload only, byte for byte, with nothing behind it
+    #[argh(switch)]
+    raw: bool,
     /// its number
     #[argh(positional, arg_name = "seq")]
     seq: Place,
@@ -156,7 +179,12 @@ struct Get {
 
 /// Print the last entries, and those to come.
 #[derive(FromArgs, ArgsInfo)]
-#[argh(subcommand, name = "tail", help_triggers("-h", "--help"))]
+#[argh(
+    subcommand,
+    name = "tail",
+    help_triggers("-h", "--help"),
+    note = "SIGINT (Ctrl-C) and SIGTERM are the normal end of -f: exit code 0."
+)]
 struct Tail {
     /// so many (default 10)
     #[argh(option, short = 'n', arg_name = "n", default = "10", from_str_fn(parse_number))]
@@ -167,6 +195,12 @@ struct Tail {
     /// which may be seen: committed (default), local, all or a number of nodes
     #[argh(option, arg_name = "level", default = "Level::Committed")]
     level: Level,
+    /// print payloads only, as they are, each with a line feed behind it
+    #[argh(switch)]
+    raw: bool,
+    /// the same with a byte of zero behind each
+    #[argh(switch, short = '0')]
+    null: bool,
 }
 
 /// Wait until an entry in the log is held as asked.
@@ -366,14 +400,39 @@ pub(super) struct Invocation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Entry(Vec<u8>),
-    Stdin,
+    /// Standard input.
+    Stdin(Cut),
+    /// The whole of a file.
+    File(PathBuf),
+}
+
+/// What is an entry of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// A line.
+    Lines,
+    /// What ends with a byte of zero.
+    Nul,
+    /// All of it.
+    Whole,
+}
+
+impl Cut {
+    /// The byte that ends an entry, if one does.
+    pub(super) fn byte(self) -> Option<u8> {
+        match self {
+            Cut::Lines => Some(b'\n'),
+            Cut::Nul => Some(0),
+            Cut::Whole => None,
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Append { options: AppendOptions, parts: Vec<Part> },
     List(List),
-    Tail { count: u64, follow: bool, level: Level },
+    Tail { count: u64, follow: bool, level: Level, form: Form },
     Status(Status),
     Verify { patience: Duration },
     Gateway { line: Vec<u8>, reply: Reply },
@@ -390,6 +449,11 @@ pub(super) enum Reply {
     Pong,
     /// One line.
     Line,
+    /// One line, of which only the payload is wanted.
+    Payload {
+        /// The entry's number.
+        seq: u64,
+    },
     /// One line, which only the master can answer.
     OfMaster,
     /// Likewise, but it may take long.
@@ -430,6 +494,11 @@ pub(super) fn parse(
     if line.verb.as_deref() == Some("bench") && !line.help {
         return Err(Early::usage("bench is not available yet"));
     }
+    if !line.help
+        && let Some(message) = hints::misuse(&line, &table())
+    {
+        return Err(Early::Usage(message));
+    }
     let arguments = Arguments::from_args(&["replog-cli"], &line.for_argh()).map_err(|exit| {
         let message = line.restore(&exit.output);
         match exit.status {
@@ -462,20 +531,21 @@ impl Verb {
     fn check(self, line: &CommandLine, output: Output) -> Result<Command, Early> {
         let reply_to = |text: String, reply| Command::Gateway { line: text.into_bytes(), reply };
         Ok(match self {
-            Verb::Append(append) => append.check(line),
-            Verb::List(ListArguments { from, limit, level, raw }) => {
-                let form = match (raw, output) {
-                    (false, Output::Text) => Form::Lines,
-                    (true, Output::Text) => Form::Raw,
-                    (false, Output::Json) => Form::Objects,
-                    (true, Output::Json) => {
-                        return Err(Early::usage("--raw and --output json exclude each other"));
-                    }
-                };
+            Verb::Append(append) => append.check(line)?,
+            Verb::List(ListArguments { from, limit, level, raw, null }) => {
+                let form = form(raw, null, output)?;
                 Command::List(List { from, limit, level, form })
             }
-            Verb::Tail(Tail { n: count, follow, level }) => Command::Tail { count, follow, level },
-            Verb::Get(get) => reply_to(format!("GET {}", seq(line, get.seq)?), Reply::Line),
+            Verb::Tail(Tail { n: count, follow, level, raw, null }) => {
+                let form = form(raw, null, output)?;
+                Command::Tail { count, follow, level, form }
+            }
+            Verb::Get(Get { raw, seq: place }) => {
+                form(raw, false, output)?;
+                let seq = seq(line, place)?;
+                let reply = if raw { Reply::Payload { seq } } else { Reply::Line };
+                reply_to(format!("GET {seq}"), reply)
+            }
             Verb::Wait(Wait { w, ack, timeout, seq: place }) => {
                 let options = option("w", w) + &option("ack", ack) + &option("timeout", timeout);
                 let seq = seq(line, place)?;
@@ -508,20 +578,48 @@ impl Verb {
 }
 
 impl Append {
-    fn check(self, line: &CommandLine) -> Command {
-        let Append { w, ack, timeout, id, match_seq, atomic, messages } = self;
+    fn check(self, line: &CommandLine) -> Result<Command, Early> {
+        let Append { w, ack, timeout, id, match_seq, atomic, file, null, messages } = self;
         let options = AppendOptions { concern: w, ack, timeout, producer: id, match_seq, atomic };
-        let mut parts: Vec<Part> = messages
-            .into_iter()
-            .map(|place| match line.word(place) {
-                word if word.is_stdin() => Part::Stdin,
-                word => Part::Entry(word.bytes().to_owned()),
-            })
-            .collect();
+        let cut = if null { Cut::Nul } else { Cut::Lines };
+        let message = |place| match line.word(place) {
+            word if word.is_stdin() => Part::Stdin(cut),
+            word => Part::Entry(word.bytes().to_owned()),
+        };
+        let file = file.into_iter().map(|place| match line.word(place) {
+            word if word.is_stdin() => (place, Part::Stdin(Cut::Whole)),
+            word => (place, Part::File(word.path())),
+        });
+        let messages = messages.into_iter().map(|place| (place, message(place)));
+        let mut placed: Vec<(Place, Part)> = file.chain(messages).collect();
+        placed.sort_by_key(|(place, _)| *place);
+        let mut parts: Vec<Part> = placed.into_iter().map(|(_, part)| part).collect();
         if parts.is_empty() {
-            parts.push(Part::Stdin);
+            parts.push(Part::Stdin(cut));
         }
-        Command::Append { options, parts }
+        let of_stdin = parts.iter().filter(|part| matches!(part, Part::Stdin(_))).count();
+        if null && !parts.contains(&Part::Stdin(Cut::Nul)) {
+            return Err(Early::usage(
+                "-0 is about entries on standard input, which is not read here: add - to read it",
+            ));
+        }
+        if of_stdin > 1 && parts.contains(&Part::Stdin(Cut::Whole)) {
+            return Err(Early::usage("standard input is there once: name - once"));
+        }
+        Ok(Command::Append { options, parts })
+    }
+}
+
+fn form(raw: bool, null: bool, output: Output) -> Result<Form, Early> {
+    match (raw || null, output) {
+        (false, Output::Text) => Ok(Form::Lines),
+        (true, Output::Text) if null => Ok(Form::Raw(Ending::Nul)),
+        (true, Output::Text) => Ok(Form::Raw(Ending::LineFeed)),
+        (false, Output::Json) => Ok(Form::Objects),
+        (true, Output::Json) => {
+            let option = if null { "-0" } else { "--raw" };
+            Err(Early::Usage(format!("{option} and --output json exclude each other")))
+        }
     }
 }
 
@@ -550,122 +648,4 @@ fn words(line: &CommandLine, verb: &str, places: &[Place], reply: Reply) -> Resu
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(args: &[&str]) -> Result<Invocation, Early> {
-        parse(args.iter().map(std::ffi::OsString::from), |_| None)
-    }
-
-    fn gateway_line(args: &[&str]) -> String {
-        match parsed(args).unwrap().command {
-            Command::Gateway { line, .. } => String::from_utf8(line).unwrap(),
-            other => panic!("{args:?} became {other:?}"),
-        }
-    }
-
-    #[test]
-    fn verbs_become_gateway_lines() {
-        let cases: &[(&[&str], &str)] = &[
-            (&["get", "7"], "GET 7"),
-            (
-                &["wait", "7", "-w", "all", "--ack=received", "--timeout", "5s"],
-                "WAIT 7 w=all ack=received timeout=5s",
-            ),
-            (&["outcome", "p-1", "4"], "OUTCOME p-1 4"),
-            (&["waiters"], "WAITERS"),
-            (&["metrics"], "METRICS"),
-            (&["digest"], "DIGEST"),
-            (&["digest", "9"], "DIGEST 9"),
-            (&["ping", "help", "me"], "PING help me"),
-            (&["delay", "every=3s"], "DELAY every=3s"),
-            (&["fail", "after", "p=0.5"], "FAIL after p=0.5"),
-            (&["mute", "off"], "MUTE off"),
-            (&["store", "4", "two  spaces", "more"], "STORE 4 two  spaces more"),
-            (&["store", "4", "--", "-x"], "STORE 4 -x"),
-        ];
-        for (args, line) in cases {
-            assert_eq!(gateway_line(args), *line);
-        }
-    }
-
-    #[test]
-    fn wrong_usage_is_found_before_anything_is_sent() {
-        let cases: &[&[&str]] = &[
-            &[],
-            &["no-such-verb"],
-            &["append", "-w", "abc", "x"],
-            &["append", "-w", "0", "x"],
-            &["append", "--ack", "maybe", "x"],
-            &["append", "--timeout", "soon", "x"],
-            &["append", "--id", "producer", "x"],
-            &["append", "--id", "producer:0", "x"],
-            &["append", "--match", "-1", "x"],
-            &["append", "--no-such-option"],
-            &["append", "-w"],
-            &["get"],
-            &["get", "x"],
-            &["get", "1", "2"],
-            &["list", "--level", "some"],
-            &["tail", "-n", "x"],
-            &["delay", "1s\n2s"],
-            &["--server", "nowhere", "ping"],
-            &["--server", "a:1,,b:2", "ping"],
-            &["--output", "xml", "status"],
-            &["--output", "json", "list", "--raw"],
-            &["status", "--all=yes"],
-            &["verify", "--timeout", "none"],
-            &["outcome", "producer"],
-            &["bench", "--count", "5"],
-        ];
-        for args in cases {
-            match parsed(args) {
-                Err(Early::Usage(message)) => assert!(!message.is_empty()),
-                other => panic!("{args:?} became {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn help_and_version_are_answered_on_every_level() {
-        for args in [
-            &["--help"][..],
-            &["help"],
-            &["append", "--help"],
-            &["--help", "append"],
-            &["store", "-h"],
-        ] {
-            match parsed(args) {
-                Err(Early::Text(help)) => assert!(help.contains("Usage:"), "{help}"),
-                other => panic!("{args:?} became {other:?}"),
-            }
-        }
-        let version = concat!("replog-cli ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
-        assert_eq!(parsed(&["--version"]), Err(Early::Text(version)));
-    }
-
-    #[test]
-    fn servers_come_from_the_flag_then_the_environment_then_the_default() {
-        let with = |args: &[&str], value: Option<&str>| {
-            let args = args.iter().map(std::ffi::OsString::from);
-            parse(args, |_| value.map(str::to_owned)).unwrap().servers
-        };
-        assert_eq!(with(&["--server", "a:1,b:2", "ping"], Some("c:3")), ["a:1", "b:2"]);
-        assert_eq!(with(&["ping"], Some("c:3")), ["c:3"]);
-        assert_eq!(with(&["ping"], Some("")), [SERVER_DEFAULT]);
-        assert_eq!(with(&["ping"], None), [SERVER_DEFAULT]);
-    }
-
-    #[test]
-    fn messages_are_entries_and_a_dash_is_standard_input() {
-        let parts = |args: &[&str]| match parsed(args).unwrap().command {
-            Command::Append { parts, .. } => parts,
-            other => panic!("{args:?} became {other:?}"),
-        };
-        let entry = |text: &str| Part::Entry(text.as_bytes().to_owned());
-        assert_eq!(parts(&["append"]), [Part::Stdin]);
-        assert_eq!(parts(&["append", "-"]), [Part::Stdin]);
-        assert_eq!(parts(&["append", "help", "a b", ""]), [entry("help"), entry("a b"), entry("")]);
-        assert_eq!(parts(&["append", "-w2", "--", "-", "-w"]), [entry("-"), entry("-w")]);
-    }
-}
+mod tests;

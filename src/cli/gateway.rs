@@ -4,13 +4,14 @@ use bytes::Bytes;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::arguments::{Output, Reply};
-use super::output::{Stdout, failure};
+use super::output::{Content, Stdout, failure};
 use super::progress::{INTERVAL, Progress};
 use super::servers::{Servers, limit_of};
-use super::{Exit, command_failed, complain, json};
-use crate::client::{Client, CommandError};
+use super::{Exit, command_failed, complain, json, read_failed};
+use crate::client::{Client, CommandError, ReadError};
 use crate::codes::Class;
 use crate::gateway::{self, Command};
+use crate::types::{Level, Seq};
 
 /// Sends `line` and prints the reply. If the node falls silent and the line changes nothing, it is
 /// asked again.
@@ -55,6 +56,12 @@ async fn ask_once(
         Err(error) => return Some(servers.unreachable(&error)),
     };
     let answer = match reply {
+        Reply::Payload { seq } => match payload(&client, seq).await {
+            Ok(Some(payload)) => return Some(write_payload(&payload)),
+            Ok(None) => client.command(line).await,
+            Err(ReadError::Lost(lost)) => Err(lost.into()),
+            Err(error) => return Some(read_failed(&error)),
+        },
         Reply::Wait { seq } => wait(&client, line, seq).await,
         _ => client.command(line).await,
     };
@@ -84,6 +91,27 @@ async fn wait(client: &Client, line: &[u8], seq: u64) -> Result<Bytes, CommandEr
     }
 }
 
+/// The payload of the entry `seq`, if it is in the node's log.
+async fn payload(client: &Client, seq: u64) -> Result<Option<Bytes>, ReadError> {
+    let mut entries = client.read(Seq::new(seq), Some(1), Level::Local).await?;
+    while let Some(batch) = entries.next_batch().await? {
+        for record in batch.records() {
+            let record = record?;
+            if record.seq == Seq::new(seq) {
+                return Ok(Some(record.payload));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A payload, and nothing else.
+fn write_payload(payload: &[u8]) -> Exit {
+    let mut stdout = Stdout::new(Content::AsIs);
+    stdout.buffer().extend_from_slice(payload);
+    stdout.flush().map_or_else(|error| failure(&error), |()| Exit::Done)
+}
+
 fn show(bytes: &Bytes, reply: Reply, output: Output) -> Exit {
     let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let class = class_of(first);
@@ -94,9 +122,14 @@ fn show(bytes: &Bytes, reply: Reply, output: Output) -> Exit {
         }
         _ => exit,
     };
-    let mut stdout = Stdout::default();
+    let mut stdout = Stdout::new(output);
     let lines = || String::from_utf8_lossy(bytes);
     match (output, reply) {
+        // An entry put in by hand: it is in no log, and only the gateway shows it.
+        (_, Reply::Payload { .. }) if class == Some(Class::Ok) => {
+            return write_payload(&json::payload_of_get(first));
+        }
+        (_, Reply::Payload { .. }) => complain(String::from_utf8_lossy(first)),
         // A refusal has one form for all verbs.
         (Output::Json, _) if class.is_some() => stdout.push_json(&json::reply_line(first)),
         (Output::Json, Reply::Status) => stdout.push_json(&json::status(&lines())),

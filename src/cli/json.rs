@@ -76,6 +76,14 @@ impl Object {
     }
 }
 
+/// A value as one line.
+pub(super) fn line(value: &impl Serialize) -> String {
+    // As below.
+    let mut line = serde_json::to_string(value).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
 /// The object as a value among others.
 pub(super) fn to_value(object: &Object) -> Value {
     // Keys are text and numbers are finite: there is nothing that JSON could not say.
@@ -96,9 +104,11 @@ fn plain_value(value: &str) -> Value {
     }
 }
 
+/// Stands before the payload in a reply to GET, whose other values hold no spaces.
+const PAYLOAD: &[u8] = b" payload=";
+
 /// A reply line: its class, the code of a refusal, and its fields.
 pub(super) fn reply_line(line: &[u8]) -> Object {
-    const PAYLOAD: &[u8] = b" payload=";
     let of_get = line.starts_with(b"OK seq=");
     let at = line.windows(PAYLOAD.len()).position(|window| window == PAYLOAD);
     let at = at.filter(|_| of_get).unwrap_or(line.len());
@@ -121,6 +131,12 @@ pub(super) fn reply_line(line: &[u8]) -> Object {
         object.put_payload(&unescaped(payload));
     }
     object
+}
+
+/// The payload in a reply to GET.
+pub(super) fn payload_of_get(line: &[u8]) -> Vec<u8> {
+    let at = line.windows(PAYLOAD.len()).position(|window| window == PAYLOAD);
+    at.map(|at| unescaped(&line[at + PAYLOAD.len()..])).unwrap_or_default()
 }
 
 /// An entry of `list` or `tail`.

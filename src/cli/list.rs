@@ -8,11 +8,11 @@ use bytes::BytesMut;
 
 use super::gateway::class_of;
 use super::json::entry_of_get;
-use super::output::{Stdout, Stop, failure, push_object, push_raw};
+use super::output::{Form, Stdout, Stop, failure, refused};
 use super::servers::Servers;
 use super::{Exit, complain};
 use crate::client::{Client, CommandError, ReadError, Role};
-use crate::store::{Record, RecordError};
+use crate::store::RecordError;
 use crate::types::{Level, LogId, Seq};
 
 /// What is to be printed.
@@ -22,18 +22,6 @@ pub(super) struct List {
     pub(super) limit: Option<u64>,
     pub(super) level: Option<Level>,
     pub(super) form: Form,
-}
-
-/// How entries are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Form {
-    /// As the text gateway does.
-    #[default]
-    Lines,
-    /// Payloads only, as they are.
-    Raw,
-    /// An object a line.
-    Objects,
 }
 
 /// How far it got.
@@ -50,7 +38,7 @@ struct Printed {
 
 /// Prints entries on stdout and how many there were on stderr.
 pub(super) async fn list(servers: &[String], list: &List) -> Exit {
-    let mut stdout = Stdout::new();
+    let mut stdout = Stdout::large(list.form);
     let mut printed = Printed::default();
     let mut servers = Servers::new(servers);
     loop {
@@ -65,11 +53,8 @@ pub(super) async fn list(servers: &[String], list: &List) -> Exit {
         } else {
             // From 0 there is nothing; it is for the text gateway to say so.
             match list.form {
-                Form::Raw if list.from != Some(0) => {
-                    print_records(&client, list, &mut printed, &mut stdout, push_raw).await
-                }
-                Form::Objects if list.from != Some(0) => {
-                    print_records(&client, list, &mut printed, &mut stdout, push_object).await
+                Form::Raw(_) | Form::Objects if list.from != Some(0) => {
+                    print_records(&client, list, &mut printed, &mut stdout).await
                 }
                 _ => print_lines(&client, list, &mut printed, &mut stdout).await,
             }
@@ -86,7 +71,7 @@ pub(super) async fn list(servers: &[String], list: &List) -> Exit {
             Err(Stop::Read(ReadError::Lost(_))) if printed.count > count_before => {
                 printed.in_parts = true;
             }
-            Err(stop) => return stop.exit(),
+            Err(stop) => return stop.exit(list.form),
         }
     }
 }
@@ -135,7 +120,6 @@ async fn print_records(
     list: &List,
     printed: &mut Printed,
     stdout: &mut Stdout,
-    push: fn(&mut BytesMut, &Record),
 ) -> Result<Exit, Stop> {
     let level = list.level.unwrap_or_default();
     let mut next = Seq::new(list.from(printed).unwrap_or(1));
@@ -151,7 +135,7 @@ async fn print_records(
                 let found = batch.range().first;
                 return Err(RecordError::BadSeq { expected: next, found }.into());
             }
-            stdout.print(&batch, push)?;
+            stdout.print(&batch, list.form.push())?;
             next = batch.range().end;
             printed.count += batch.range().len();
         }
@@ -226,13 +210,16 @@ async fn print_lines(
         stdout.flush_if_large()?;
     }
     let last = String::from_utf8_lossy(&last);
+    if let Some(class) = class_of(last.as_bytes()) {
+        return Ok(Exit::of_class(class).worst(refused(last.trim_end(), list.form)));
+    }
     match last.find(" commit=") {
         Some(at) if printed.in_parts && last.starts_with("END ") => {
             complain(format_args!("{}{}", list.end(printed), last[at..].trim_end()));
         }
         _ => complain(last.trim_end()),
     }
-    Ok(class_of(last.as_bytes()).map_or(Exit::Done, Exit::of_class))
+    Ok(Exit::Done)
 }
 
 /// Adds `piece` behind `last`, the line that may be the last, and returns what is now known to

@@ -2,16 +2,20 @@
 //! says by output and exit code what became of it.
 //!
 //! Data goes to stdout, everything else to stderr. `words` and `arguments` read the command line.
-//! `append`, `list`, `tail`, `status`, `verify` and `gateway` carry out the verbs: `source`,
-//! `progress` and `advice` serve `append`, `servers` is the order in which servers are asked and what
-//! is said of silent ones, `nodes` asks several nodes at once, `overview` and
-//! `watch` are what `status` shows. `fields` takes reply lines apart; `output` and `json` write.
+//! `hints` says what was meant by what cannot be understood. `append`, `list`, `tail`, `status`,
+//! `verify` and `gateway` carry out the verbs: `source`, `progress` and `advice` serve `append`,
+//! `servers` is the order in which servers are asked and what is said of silent ones, `nodes` asks
+//! several nodes at once, `overview` and `watch` are what `status` shows. `interrupt` hears signals.
+//! `fields` takes reply lines apart; `output` and `json` write, and `terminal` knows what a terminal
+//! can show and must not be sent.
 
 mod advice;
 mod append;
 mod arguments;
 mod fields;
 mod gateway;
+mod hints;
+mod interrupt;
 mod json;
 mod list;
 mod nodes;
@@ -22,17 +26,19 @@ mod servers;
 mod source;
 mod status;
 mod tail;
+mod terminal;
 mod verify;
 mod watch;
 mod words;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use crate::client::{CommandError, ConnectError, ConnectOptions, ConnectionLost, ReadError};
 use crate::codes::Class;
-use arguments::{Command, Early, Invocation};
+use arguments::{Command, Early, Invocation, Reply};
+use interrupt::{Interrupts, Signal};
 
 /// What the arguments are, for completions and manual pages.
 #[doc(hidden)]
@@ -57,6 +63,8 @@ enum Exit {
     Unreachable,
     /// `verify` found a difference.
     Different,
+    /// A signal ended it before all was done, and nothing is left in doubt.
+    Interrupted(Signal),
 }
 
 impl Exit {
@@ -69,6 +77,7 @@ impl Exit {
             Exit::Pending => 4,
             Exit::Unreachable => 5,
             Exit::Different => 6,
+            Exit::Interrupted(signal) => signal.code(),
         }
     }
 
@@ -92,9 +101,10 @@ impl Exit {
             Exit::Refused => 1,
             Exit::Pending => 2,
             Exit::Unreachable => 3,
-            Exit::Unknown => 4,
-            Exit::Different => 5,
-            Exit::Usage => 6,
+            Exit::Interrupted(_) => 4,
+            Exit::Unknown => 5,
+            Exit::Different => 6,
+            Exit::Usage => 7,
         };
         if weight(self) >= weight(other) { self } else { other }
     }
@@ -128,19 +138,32 @@ fn carry_out(invocation: Invocation) -> Exit {
     };
     let exit = runtime.block_on(async {
         let Invocation { servers, output, quiet, command } = invocation;
+        let mut interrupts = listen(&command);
         match command {
             Command::Append { options, parts } => {
-                append::append(&servers, options, parts, output, quiet).await
+                append::append(&servers, options, parts, output, quiet, &mut interrupts).await
             }
             Command::List(list) => list::list(&servers, &list).await,
-            Command::Tail { count, follow: false, level } => {
-                tail::last(&servers, count, level, output).await
+            Command::Tail { count, follow: false, level, form } => {
+                tail::last(&servers, count, level, form).await
             }
-            Command::Tail { count, follow: true, level } => {
-                tail::follow(&servers, count, level, output).await
+            Command::Tail { count, follow: true, level, form } => {
+                tail::follow(&servers, count, level, form, &mut interrupts).await
             }
-            Command::Status(shown) => status::status(&servers, shown, output).await,
+            Command::Status(shown) => {
+                status::status(&servers, shown, output, &mut interrupts).await
+            }
             Command::Verify { patience } => verify::verify(&servers, patience, output).await,
+            Command::Gateway { line, reply: reply @ Reply::Wait { seq } } => tokio::select! {
+                exit = gateway::ask(&servers, &line, reply, output) => exit,
+                signal = interrupts.first() => {
+                    complain(format_args!(
+                        "interrupted: only the waiting has ended; entry {seq}, if it is in the log, \
+                         stays, and its replication goes on"
+                    ));
+                    Exit::Interrupted(signal)
+                }
+            },
             Command::Gateway { line, reply } => gateway::ask(&servers, &line, reply, output).await,
         }
     });
@@ -149,20 +172,46 @@ fn carry_out(invocation: Invocation) -> Exit {
     exit
 }
 
+/// Listens for signals where a verb has something to say or to put in order when one comes. The
+/// others end by it, as programs do.
+fn listen(command: &Command) -> Interrupts {
+    let on_second = match command {
+        // Entries may be on their way.
+        Command::Append { .. } => Exit::Unknown.code(),
+        Command::Tail { follow: true, .. }
+        | Command::Status(status::Status { watch: true, .. })
+        | Command::Gateway { reply: Reply::Wait { .. }, .. } => Signal::Interrupt.code(),
+        _ => return Interrupts::never(),
+    };
+    Interrupts::listen(on_second).unwrap_or_else(|error| {
+        complain(format_args!("cannot listen for signals: {error}"));
+        Interrupts::never()
+    })
+}
+
 /// Says something on stderr.
 fn complain(message: impl std::fmt::Display) {
     to_stderr(format!("{message}\n").as_bytes());
 }
 
+/// Writes messages to stderr; on a terminal, without what would steer it.
+fn to_stderr(bytes: &[u8]) {
+    if std::io::stderr().is_terminal() {
+        write_stderr(&terminal::visible(bytes));
+    } else {
+        write_stderr(bytes);
+    }
+}
+
 /// Writes to stderr. If nobody listens there, nothing can be done about it.
 #[cfg(not(test))]
-fn to_stderr(bytes: &[u8]) {
+fn write_stderr(bytes: &[u8]) {
     let _ = std::io::stderr().write_all(bytes);
 }
 
 /// Writes where the test harness keeps it.
 #[cfg(test)]
-fn to_stderr(bytes: &[u8]) {
+fn write_stderr(bytes: &[u8]) {
     eprint!("{}", String::from_utf8_lossy(bytes));
 }
 

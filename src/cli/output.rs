@@ -1,10 +1,13 @@
 //! Writing to stdout in large pieces.
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
 
 use bytes::{BufMut, BytesMut};
 
-use super::json::Entry;
+use super::arguments::Output;
+use super::json::{Entry, reply_line};
+use super::terminal::{visible, visible_json};
 use super::{Exit, complain, read_failed};
 use crate::client::{Batch, ReadError};
 use crate::gateway::reply::write_entry;
@@ -15,14 +18,42 @@ const WRITE_BYTES: usize = 256 << 10;
 
 /// Standard output, buffered by us: the standard library's looks for line ends and writes them out
 /// one by one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stdout {
     buffer: BytesMut,
+    content: Content,
+}
+
+/// What is written, which tells what a terminal must be spared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Lines with text from nodes and payloads. They are written whole, never in parts.
+    Text,
+    /// Objects with the same.
+    Json,
+    /// Bytes as they are wanted, and text that was made for the terminal.
+    AsIs,
+}
+
+impl From<Output> for Content {
+    fn from(output: Output) -> Self {
+        match output {
+            Output::Text => Content::Text,
+            Output::Json => Content::Json,
+        }
+    }
 }
 
 impl Stdout {
-    pub(super) fn new() -> Self {
-        Stdout { buffer: BytesMut::with_capacity(WRITE_BYTES + (64 << 10)) }
+    /// For little.
+    pub(super) fn new(content: impl Into<Content>) -> Self {
+        Stdout { buffer: BytesMut::new(), content: content.into() }
+    }
+
+    /// With room for much.
+    pub(super) fn large(content: impl Into<Content>) -> Self {
+        let buffer = BytesMut::with_capacity(WRITE_BYTES + (64 << 10));
+        Stdout { buffer, content: content.into() }
     }
 
     /// What waits to be written; add to it.
@@ -60,9 +91,20 @@ impl Stdout {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let written = to_stdout(&self.buffer);
+        let written = to_stdout(&self.content.shown(&self.buffer, io::stdout().is_terminal()));
         self.buffer.clear();
         written
+    }
+}
+
+impl Content {
+    /// The bytes to write.
+    pub(super) fn shown(self, bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
+        match self {
+            Content::Text if terminal => visible(bytes),
+            Content::Json if terminal => visible_json(bytes),
+            _ => Cow::Borrowed(bytes),
+        }
     }
 }
 
@@ -93,22 +135,75 @@ pub(super) fn failure(error: &io::Error) -> Exit {
     Exit::Refused
 }
 
-/// A payload as it is, and a line feed.
-pub(super) fn push_raw(buffer: &mut BytesMut, record: &Record) {
+/// How entries are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As the text gateway does.
+    #[default]
+    Lines,
+    /// Payloads only, as they are, each with this behind it.
+    Raw(Ending),
+    /// An object a line.
+    Objects,
+}
+
+/// What stands behind an entry among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    LineFeed,
+    /// A byte of zero: payloads may hold line feeds.
+    Nul,
+}
+
+impl Form {
+    /// What writes an entry so.
+    pub(super) fn push(self) -> fn(&mut BytesMut, &Record) {
+        match self {
+            Form::Lines => push_line,
+            Form::Raw(Ending::LineFeed) => push_raw::<b'\n'>,
+            Form::Raw(Ending::Nul) => push_raw::<0>,
+            Form::Objects => push_object,
+        }
+    }
+}
+
+impl From<Form> for Content {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Lines => Content::Text,
+            Form::Raw(_) => Content::AsIs,
+            Form::Objects => Content::Json,
+        }
+    }
+}
+
+fn push_raw<const END: u8>(buffer: &mut BytesMut, record: &Record) {
     buffer.extend_from_slice(&record.payload);
-    buffer.put_u8(b'\n');
+    buffer.put_u8(END);
 }
 
 /// A data line as the text gateway writes it.
-pub(super) fn push_line(buffer: &mut BytesMut, record: &Record) {
+fn push_line(buffer: &mut BytesMut, record: &Record) {
     write_entry(buffer, record.seq, &record.payload);
 }
 
 /// An entry as an object on a line.
-pub(super) fn push_object(buffer: &mut BytesMut, record: &Record) {
+fn push_object(buffer: &mut BytesMut, record: &Record) {
     let written = serde_json::to_writer(buffer.writer(), &Entry::of(record));
     debug_assert!(written.is_ok(), "memory takes it, and our keys are text");
     buffer.put_u8(b'\n');
+}
+
+/// Says what a node refused where entries were to be printed: on stdout as an object among objects,
+/// else on stderr, because stdout has entries only.
+pub(super) fn refused(line: &str, form: Form) -> Exit {
+    if form != Form::Objects {
+        complain(line);
+        return Exit::Refused;
+    }
+    let mut stdout = Stdout::new(form);
+    stdout.push_json(&reply_line(line.as_bytes()));
+    stdout.flush().map_or_else(|error| failure(&error), |()| Exit::Refused)
 }
 
 /// Why printing ended early.
@@ -121,10 +216,12 @@ pub(super) enum Stop {
 }
 
 impl Stop {
-    /// Says it, if there is something to be said, and how the program ends.
-    pub(super) fn exit(&self) -> Exit {
+    /// Says it, if there is something to be said, and how the program ends. A refusal is an object
+    /// on stdout where entries are, as it is for every verb.
+    pub(super) fn exit(&self, form: Form) -> Exit {
         match self {
             Stop::Output(error) => failure(error),
+            Stop::Read(ReadError::Refused(refusal)) => refused(&refusal.to_string(), form),
             Stop::Read(error) => read_failed(error),
         }
     }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::fields::{field, number};
 use super::json::{Object, to_value};
 use super::nodes::{Nodes, Seat, ask_all, commit_of, last_of, node_line, role, secondary_line};
+use super::terminal::{Medium, fit, width};
 
 /// What all nodes said at about the same time.
 #[derive(Debug)]
@@ -106,31 +107,31 @@ impl Overview {
         node.digest.as_deref().map(|digest| Some(digest) == reference)
     }
 
-    /// For people: a table and what follows from it.
-    pub(super) fn text(&self, paint: Paint) -> String {
-        let mut out = self.headline();
-        let header = [
-            "NODE", "ROLE", "ADDRESS", "MODE", "HEALTH", "STORED", "COMMIT", "LAG", "CONTACT",
-            "DIGEST",
-        ];
-        let rows: Vec<Vec<String>> = self.nodes.iter().map(|node| self.row(node)).collect();
-        let width = |column: usize| {
-            let cells = rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.len()).max().unwrap_or(0).max(header[column].len())
-        };
-        let widths: Vec<usize> = (0..header.len()).map(width).collect();
-        push_row(&mut out, header.iter().map(|cell| (*cell, None)), &widths);
-        for (row, node) in rows.iter().zip(&self.nodes) {
-            let cells = row.iter().map(|cell| (cell.as_str(), paint.of(cell)));
-            push_row(&mut out, cells, &widths);
+    /// For people: a table and what follows from it. The table is as wide as there is room for.
+    pub(super) fn text(&self, medium: Medium) -> String {
+        let mut out = medium.visible(&self.headline()).into_owned();
+        let rows = self.nodes.iter().map(|node| self.row(node, medium)).collect();
+        let mut table = Table::new(rows);
+        let hidden = medium.columns.map(|columns| table.narrow(columns)).unwrap_or_default();
+        let room = medium.columns.unwrap_or(usize::MAX);
+        out.push_str(&table.header());
+        for (at, node) in self.nodes.iter().enumerate() {
+            let (row, taken) = table.row(at, medium);
+            out.push_str(&row);
             if let Err(cause) = &node.status {
-                // Behind the row: a cause may be long.
-                out.truncate(out.trim_end().len());
-                out.push_str(&format!("  {}\n", paint.bad(&format!("unreachable: {cause}"))));
+                let cause = format!("unreachable: {}", medium.visible(cause));
+                // Behind the row, or below it where it would not fit.
+                let fits = taken + 2 + width(&cause) <= room;
+                out.push_str(if fits { "  " } else { "\n  " });
+                out.push_str(&medium.bad(&cause));
             }
+            out.push('\n');
         }
-        out.push_str(&self.comparison());
-        self.waiting().iter().for_each(|line| out.push_str(line));
+        if !hidden.is_empty() {
+            out.push_str(&format!("no room for {}\n", hidden.join(", ")));
+        }
+        out.push_str(&medium.visible(&self.comparison()));
+        self.waiting().iter().for_each(|line| out.push_str(&medium.visible(line)));
         out
     }
 
@@ -139,8 +140,9 @@ impl Overview {
         match self.nodes.iter().find(|node| node.role() == Some("master")) {
             Some(master) => {
                 let value = |key| field(master.node(), key).unwrap_or("-");
+                let disk = if value("disk") == "full" { " disk=full" } else { "" };
                 format!(
-                    "mode={} present={} quorum={} epoch={} next={} commit={}\n",
+                    "mode={} present={} quorum={} epoch={} next={} commit={}{disk}\n",
                     value("mode"),
                     value("present"),
                     value("quorum"),
@@ -153,7 +155,8 @@ impl Overview {
         }
     }
 
-    fn row(&self, node: &NodeView) -> Vec<String> {
+    /// Its cells, in the order of [`COLUMNS`]; what a column has for nobody is left out.
+    fn row(&self, node: &NodeView, medium: Medium) -> Vec<String> {
         let or_dash = |value: Option<&str>| value.unwrap_or("-").to_owned();
         let millis = |value: &str| format!("{value}ms");
         let digest = match self.is_equal(node) {
@@ -162,18 +165,27 @@ impl Overview {
             Some(false) => "DIFFERENT",
         };
         let number_or_dash = |value: Option<u64>| value.map_or("-".to_owned(), |n| n.to_string());
-        vec![
-            or_dash(node.seat.id.as_deref()),
-            or_dash(node.role()),
-            node.seat.addr.clone(),
-            or_dash(field(node.node(), "mode")),
-            or_dash(node.seen("health")),
-            number_or_dash(node.stored()),
-            number_or_dash(node.status.as_deref().ok().and_then(commit_of)),
-            or_dash(node.seen("lag")),
-            node.seen("last_contact_ms").map_or("-".to_owned(), millis),
-            digest.to_owned(),
-        ]
+        let cells = COLUMNS.iter().map(|column| match column.name {
+            "NODE" => or_dash(node.seat.id.as_deref()),
+            "ROLE" => or_dash(node.role()),
+            "ADDRESS" => node.seat.addr.clone(),
+            "MODE" => or_dash(field(node.node(), "mode")),
+            "DISK" if !self.any_disk_full() => String::new(),
+            "DISK" => or_dash(field(node.node(), "disk")),
+            "HEALTH" => or_dash(node.seen("health")),
+            "STORED" => number_or_dash(node.stored()),
+            "COMMIT" => number_or_dash(node.status.as_deref().ok().and_then(commit_of)),
+            "LAG" => or_dash(node.seen("lag")),
+            "CONTACT" => node.seen("last_contact_ms").map_or("-".to_owned(), millis),
+            _ => digest.to_owned(),
+        });
+        // A line end would end the row.
+        cells.map(|cell| medium.visible(&cell).replace(['\n', '\t'], " ")).collect()
+    }
+
+    /// A full disk is worth a column, others are not.
+    fn any_disk_full(&self) -> bool {
+        self.nodes.iter().any(|node| field(node.node(), "disk") == Some("full"))
     }
 
     fn comparison(&self) -> String {
@@ -245,6 +257,7 @@ impl Overview {
         object.put("reachable", node.status.is_ok());
         object.put("error", node.status.as_ref().err().map(String::as_str));
         object.put("mode", field(node.node(), "mode"));
+        object.put("disk", field(node.node(), "disk"));
         object.put("health", node.seen("health"));
         object.put("stored", node.stored());
         object.put("commit", node.status.as_deref().ok().and_then(commit_of));
@@ -257,41 +270,121 @@ impl Overview {
     }
 }
 
-fn push_row<'a>(
-    out: &mut String,
-    cells: impl Iterator<Item = (&'a str, Option<&'static str>)>,
-    widths: &[usize],
-) {
-    for ((cell, colour), width) in cells.zip(widths) {
-        // Padded before it is coloured: colours take no room.
-        let padding = " ".repeat(width.saturating_sub(cell.len()) + 2);
-        match colour {
-            Some(colour) => out.push_str(&format!("\x1b[{colour}m{cell}\x1b[0m{padding}")),
-            None => out.push_str(&format!("{cell}{padding}")),
-        }
-    }
-    out.truncate(out.trim_end_matches(' ').len());
-    out.push('\n');
+/// A column of the table.
+#[derive(Debug)]
+struct Column {
+    name: &'static str,
+    /// Where there is no room for all, the column with the greatest goes first; with 0 it stays.
+    spare: u8,
 }
 
-/// Whether words that matter are coloured.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Paint(pub(super) bool);
+const COLUMNS: [Column; 11] = [
+    Column { name: "NODE", spare: 0 },
+    Column { name: "ROLE", spare: 8 },
+    Column { name: "ADDRESS", spare: 5 },
+    Column { name: "MODE", spare: 4 },
+    Column { name: "DISK", spare: 1 },
+    Column { name: "HEALTH", spare: 2 },
+    Column { name: "STORED", spare: 3 },
+    Column { name: "COMMIT", spare: 7 },
+    Column { name: "LAG", spare: 6 },
+    Column { name: "CONTACT", spare: 9 },
+    Column { name: "DIGEST", spare: 0 },
+];
 
-impl Paint {
+/// Between two columns.
+const GAP: usize = 2;
+
+/// A cell is not cut to less.
+const CELL_MIN: usize = 4;
+
+/// Cells and how wide each column is; 0: it is not shown.
+#[derive(Debug)]
+struct Table {
+    rows: Vec<Vec<String>>,
+    widths: [usize; COLUMNS.len()],
+}
+
+impl Table {
+    fn new(rows: Vec<Vec<String>>) -> Self {
+        let mut widths = [0; COLUMNS.len()];
+        for ((at, column), width_of) in COLUMNS.iter().enumerate().zip(&mut widths) {
+            let cells = || rows.iter().filter_map(|row| row.get(at));
+            if !cells().all(String::is_empty) {
+                *width_of =
+                    cells().map(|cell| width(cell)).max().unwrap_or(0).max(column.name.len());
+            }
+        }
+        Table { rows, widths }
+    }
+
+    fn width(&self) -> usize {
+        let shown = || self.widths.iter().filter(|width| **width > 0);
+        shown().sum::<usize>() + GAP * shown().count().saturating_sub(1)
+    }
+
+    /// Makes it fit into so many columns: leaves out what can be spared, and then cuts names.
+    /// Returns what was left out.
+    fn narrow(&mut self, columns: usize) -> Vec<&'static str> {
+        let mut hidden = Vec::new();
+        while self.width() > columns {
+            let shown = (0..COLUMNS.len()).filter(|&at| self.widths[at] > 0);
+            let spare = shown.filter(|&at| COLUMNS[at].spare > 0);
+            let Some(at) = spare.max_by_key(|&at| COLUMNS[at].spare) else { break };
+            self.widths[at] = 0;
+            hidden.push(COLUMNS[at].name);
+        }
+        let excess = self.width().saturating_sub(columns);
+        let names = &mut self.widths[0];
+        *names = names.saturating_sub(excess).max(CELL_MIN);
+        hidden
+    }
+
+    fn header(&self) -> String {
+        let (line, _) = self.line(COLUMNS.iter().map(|column| (column.name, None)));
+        line + "\n"
+    }
+
+    /// A row without its end, and how wide it is.
+    fn row(&self, at: usize, medium: Medium) -> (String, usize) {
+        self.line(self.rows[at].iter().map(|cell| (cell.as_str(), medium.colour_of(cell))))
+    }
+
+    fn line<'a>(
+        &self,
+        cells: impl Iterator<Item = (&'a str, Option<&'static str>)>,
+    ) -> (String, usize) {
+        let (mut line, mut taken, mut owed) = (String::new(), 0, 0);
+        for ((cell, colour), &column) in cells.zip(&self.widths).filter(|(_, width)| **width > 0) {
+            let cell = fit(cell, column);
+            // Spaces are written before a cell only, so that none stand at the end. They are counted
+            // apart from colours, which take no room.
+            line.push_str(&" ".repeat(owed));
+            match colour {
+                Some(colour) => line.push_str(&format!("\x1b[{colour}m{cell}\x1b[0m")),
+                None => line.push_str(&cell),
+            }
+            taken += owed + width(&cell);
+            owed = column.saturating_sub(width(&cell)) + GAP;
+        }
+        (line, taken)
+    }
+}
+
+impl Medium {
     /// The colour of a word of the table.
-    fn of(self, word: &str) -> Option<&'static str> {
+    fn colour_of(self, word: &str) -> Option<&'static str> {
         match word {
             "healthy" | "normal" | "equal" => Some("32"),
             "suspected" | "read-only" | "recovering" => Some("33"),
-            "unhealthy" | "damaged" | "DIFFERENT" => Some("31"),
+            "unhealthy" | "damaged" | "full" | "DIFFERENT" => Some("31"),
             _ => None,
         }
-        .filter(|_| self.0)
+        .filter(|_| self.colour)
     }
 
     fn bad(self, text: &str) -> String {
-        if self.0 { format!("\x1b[31m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour { format!("\x1b[31m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -329,7 +422,7 @@ mod tests {
     #[test]
     fn the_table_shows_every_node_the_unreachable_too() {
         assert_eq!(
-            overview().text(Paint(false)),
+            overview().text(Medium::default()),
             "mode=normal present=2 quorum=2/3 epoch=1 next=13 commit=12\n\
              NODE    ROLE       ADDRESS   MODE    HEALTH     STORED  COMMIT  LAG  CONTACT  DIGEST\n\
              master  master     master:1  normal  -          12      12      -    -        equal\n\
@@ -345,7 +438,7 @@ mod tests {
     fn another_log_is_seen_by_its_digest() {
         let mut overview = overview();
         overview.nodes[1].digest = Some("bb".to_owned());
-        let text = overview.text(Paint(false));
+        let text = overview.text(Medium::default());
         assert!(text.contains("7ms      DIFFERENT\n"), "{text}");
         assert!(text.contains("logs: s1 different from master at or below 11;"), "{text}");
         assert_eq!(to_value(&overview.json())["nodes"][1]["equal"], false);
@@ -365,9 +458,93 @@ mod tests {
 
     #[test]
     fn colours_take_no_room_in_the_table() {
-        let painted = overview().text(Paint(true));
+        let painted = overview().text(Medium { colour: true, ..Medium::default() });
         assert!(painted.contains("\x1b[31munhealthy\x1b[0m  9 "), "{painted}");
         let plain = painted.replace("\x1b[31m", "").replace("\x1b[32m", "").replace("\x1b[0m", "");
-        assert_eq!(plain, overview().text(Paint(false)));
+        assert_eq!(plain, overview().text(Medium::default()));
+    }
+
+    fn of_width(columns: usize) -> String {
+        let medium = Medium { terminal: true, columns: Some(columns), colour: false };
+        overview().text(medium)
+    }
+
+    /// The lines from the header to the last row, with the causes among them.
+    fn table_of(text: &str) -> Vec<&str> {
+        text.lines().skip_while(|line| !line.starts_with("NODE")).take(6).collect()
+    }
+
+    #[test]
+    fn the_table_fits_and_says_what_it_left_out() {
+        let text = of_width(80);
+        assert_eq!(
+            table_of(&text)[..5],
+            [
+                "NODE    ROLE       ADDRESS   MODE    HEALTH     STORED  COMMIT  LAG  DIGEST",
+                "master  master     master:1  normal  -          12      12      -    equal",
+                "s1      secondary  s1:1      normal  healthy    11      11      1    equal",
+                "s2      secondary  s2:1      -       unhealthy  9       -       3    -",
+                "  unreachable: Connection refused",
+            ]
+        );
+        assert!(text.contains("\nno room for CONTACT\n"), "{text}");
+        let text = of_width(40);
+        assert_eq!(
+            table_of(&text)[..3],
+            [
+                "NODE    HEALTH     STORED  DIGEST",
+                "master  -          12      equal",
+                "s1      healthy    11      equal",
+            ]
+        );
+        let text = of_width(20);
+        assert_eq!(table_of(&text)[..3], ["NODE    DIGEST", "master  equal", "s1      equal"]);
+        assert!(of_width(200).contains("CONTACT") && !of_width(200).contains("no room"));
+    }
+
+    #[test]
+    fn wide_names_and_addresses_leave_room_for_what_matters() {
+        let mut overview = overview();
+        overview.nodes[1].seat = Seat::new("[2001:db8:1:2:3:4:5:6]:9001", Some(&"n".repeat(32)));
+        overview.nodes[1].digest = Some("bb".to_owned());
+        for columns in [20, 40, 80, 100] {
+            let medium = Medium { terminal: true, columns: Some(columns), colour: true };
+            let text = overview.text(medium);
+            let row = text.lines().find(|line| line.starts_with("nnn")).unwrap();
+            assert!(width(row) <= columns && row.contains("DIFFERENT"), "{columns}: {row}");
+            assert_eq!(row.contains('…'), columns <= 40, "{columns}: {row}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_has_a_column_and_others_have_none() {
+        let mut overview = overview();
+        assert!(!overview.text(Medium::default()).contains("DISK"));
+        let status = "node id=s1 role=secondary mode=normal next=12 commit=11 disk=full\nEND\n";
+        overview.nodes[1].status = Ok(status.to_owned());
+        let text = overview.text(Medium::default());
+        assert!(text.contains("MODE    DISK  HEALTH"), "{text}");
+        assert!(
+            text.contains("normal  full  healthy") && text.contains("normal  -     -"),
+            "{text}"
+        );
+        assert!(text.starts_with("mode=normal present=2 quorum=2/3 epoch=1 next=13 commit=12\n"));
+        let json = to_value(&overview.json());
+        assert_eq!(
+            (&json["nodes"][0]["disk"], &json["nodes"][1]["disk"]),
+            (&Value::Null, &"full".into())
+        );
+    }
+
+    #[test]
+    fn what_nodes_say_does_not_steer_the_terminal() {
+        let mut overview = overview();
+        overview.nodes[1].seat = Seat::new("s1:1", Some("s1\x1b[2J\u{9b}2J\n"));
+        overview.nodes[2].status = Err("\x1b]0;title\x07".to_owned());
+        overview.waiters[0] = "seq=10 need=3 have=2 missing=\x1b[31m age_ms=1".to_owned();
+        let medium = Medium { terminal: true, columns: Some(200), colour: false };
+        let text = overview.text(medium);
+        assert!(!text.contains(|letter: char| letter.is_control() && letter != '\n'), "{text:?}");
+        assert!(text.contains("s1\\x1b[2J\\xc2\\x9b2J "), "{text}");
     }
 }

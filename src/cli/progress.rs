@@ -3,8 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use super::complain;
 use super::fields::{field, number};
 use super::nodes::last_of;
+use super::terminal::{fit, is_dumb, size_of, visible_text};
 use crate::client::Client;
 
 /// How often the line is written anew.
@@ -16,6 +18,9 @@ const LONG_WAIT: Duration = Duration::from_secs(2);
 /// How long the node may take to tell.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often a line is added where it cannot be written anew.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 pub(super) struct Progress {
     /// Whether there is a terminal to write to.
@@ -24,6 +29,10 @@ pub(super) struct Progress {
     counting: bool,
     /// A line stands there now.
     shown: bool,
+    /// The terminal cannot write a line anew: it gets lines below one another, few of them.
+    dumb: bool,
+    /// When such a line was added last.
+    added: Option<Instant>,
     started: Instant,
     answered: u64,
     /// When the entry that is waited for became the oldest.
@@ -42,6 +51,8 @@ impl Progress {
             visible: io::stderr().is_terminal(),
             counting: many && !io::stdin().is_terminal(),
             shown: false,
+            dumb: is_dumb(),
+            added: None,
             started: Instant::now(),
             answered: 0,
             waiting_since: None,
@@ -53,7 +64,9 @@ impl Progress {
 
     /// For a wait for one entry.
     pub(super) fn of_wait(seq: u64) -> Self {
-        Progress { seq: Some(seq), ..Progress::new(false) }
+        let mut progress = Progress::new(false);
+        progress.seq = Some(seq);
+        progress
     }
 
     /// Whether it is worth a tick.
@@ -109,15 +122,38 @@ impl Progress {
         if line.is_empty() {
             self.clear();
         } else {
-            write_line(&line);
+            self.show(&line);
+        }
+    }
+
+    fn show(&mut self, line: &str) {
+        if !self.dumb {
+            write_line(line);
             self.shown = true;
+            return;
+        }
+        let last = self.added.unwrap_or(self.started);
+        let first_wait = self.added.is_none() && !self.awaited.is_empty();
+        if first_wait || last.elapsed() >= PLAIN_INTERVAL {
+            self.added = Some(Instant::now());
+            complain(line);
         }
     }
 }
 
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Writes over the line. It must not wrap: only its last part would be written over the next time.
+/// The last column stays free, because a terminal that was written to there is about to wrap.
 fn write_line(line: &str) {
+    let line = visible_text(line);
+    let columns = size_of(io::stderr()).map_or(usize::MAX, |(columns, _)| columns - 1);
     // If the terminal is gone, nothing can be done about it.
-    let _ = write!(io::stderr(), "\r{line}\x1b[K");
+    let _ = write!(io::stderr(), "\r{}\x1b[K", fit(&line, columns));
 }
 
 /// Names the secondaries that have not stored the entry `seq`, or all that the master has, from the

@@ -1,22 +1,24 @@
-//! Where the entries of `append` come from: arguments and the lines of standard input.
+//! Where the entries of `append` come from: arguments, files, and the pieces of standard input.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use super::arguments::Part;
+use super::arguments::{Cut, Part};
 use crate::limits::FRAME_BODY_BYTES_MAX;
 
-/// Bytes read from standard input at a time.
+/// Bytes read from an input at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// Chunks read ahead.
 const CHUNKS_MAX: usize = 2;
 
-/// What is kept of a line that no node takes: enough to be seen as too long.
-const LINE_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX + 1;
+/// What is kept of an entry that no node takes: enough to be seen as too long.
+const ENTRY_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX + 1;
 
 /// Entries in the order in which they were given.
 #[derive(Debug)]
@@ -24,11 +26,20 @@ pub(super) struct Source {
     /// Entries that came back because they could not be sent.
     returned: VecDeque<Bytes>,
     parts: VecDeque<Part>,
-    stdin: Option<Lines>,
+    input: Option<Input>,
     /// The entry that comes next, until it is taken.
     front: Option<Bytes>,
-    /// Why standard input could not be read to its end.
-    error: Option<io::Error>,
+    /// Inputs that could not be read to their end, and why.
+    errors: Vec<String>,
+}
+
+/// What is being read.
+#[derive(Debug)]
+struct Input {
+    pieces: Pieces,
+    /// What it is called in messages.
+    name: String,
+    is_stdin: bool,
 }
 
 impl Source {
@@ -36,15 +47,43 @@ impl Source {
         Source {
             returned: VecDeque::new(),
             parts: parts.into(),
-            stdin: None,
+            input: None,
             front: None,
-            error: None,
+            errors: Vec::new(),
         }
+    }
+
+    /// Whether the files that are named are there and may be read, as far as that can be told
+    /// before it is done. Without this, a misspelled name would be found after others were sent.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub(super) fn check_files(&self) -> Result<(), String> {
+        let files = self.parts.iter().filter_map(|part| match part {
+            Part::File(path) => Some(path),
+            Part::Entry(_) | Part::Stdin(_) => None,
+        });
+        for path in files {
+            let checked = std::fs::metadata(path).and_then(|metadata| match metadata.is_file() {
+                true => File::open(path).map(drop),
+                false if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+                // A pipe, as of `<(command)`: to be opened once.
+                false => Ok(()),
+            });
+            checked.map_err(|error| format!("--file {}: {error}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Whether standard input is among the parts that are left.
     pub(super) fn reads_stdin(&self) -> bool {
-        self.stdin.is_some() || self.parts.contains(&Part::Stdin)
+        self.input.as_ref().is_some_and(|input| input.is_stdin)
+            || self.parts.iter().any(|part| matches!(part, Part::Stdin(_)))
+    }
+
+    /// Whether a person would type entries, a line each.
+    pub(super) fn reads_lines(&self) -> bool {
+        self.parts.contains(&Part::Stdin(Cut::Lines))
     }
 
     /// The next entry, which stays the next until [`Source::pop`]; `None` after the last. Cancel
@@ -56,9 +95,9 @@ impl Source {
         self.front.as_ref()
     }
 
-    /// Why standard input could not be read to its end, if it could not.
-    pub(super) fn take_error(&mut self) -> Option<io::Error> {
-        self.error.take()
+    /// The inputs that could not be read to their end, and why.
+    pub(super) fn take_errors(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.errors)
     }
 
     /// Takes the entry that [`Source::front`] showed.
@@ -82,13 +121,15 @@ impl Source {
         self.front.is_none()
             && self.returned.is_empty()
             && self.parts.is_empty()
-            && self.stdin.is_none()
+            && self.input.is_none()
     }
 
     /// How many entries are left, as far as is known without reading on.
     pub(super) fn known(&self) -> usize {
-        let entries = self.parts.iter().filter(|part| matches!(part, Part::Entry(_)));
-        usize::from(self.front.is_some()) + self.returned.len() + entries.count()
+        let is_one = |part: &&Part| !matches!(part, Part::Stdin(Cut::Lines | Cut::Nul));
+        let entries = self.parts.iter().filter(is_one).count();
+        let being_read = self.input.as_ref().is_some_and(|input| input.pieces.cut == Cut::Whole);
+        usize::from(self.front.is_some()) + self.returned.len() + usize::from(being_read) + entries
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -96,69 +137,104 @@ impl Source {
             return Some(entry);
         }
         loop {
-            if let Some(lines) = &mut self.stdin {
-                match lines.next().await {
-                    Ok(Some(line)) => return Some(line),
+            if let Some(input) = &mut self.input {
+                match input.pieces.next().await {
+                    Ok(Some(entry)) => return Some(entry),
                     Ok(None) => {}
-                    Err(error) => self.error = Some(error),
+                    Err(error) => self.errors.push(format!("{}: {error}", input.name)),
                 }
-                self.stdin = None;
+                self.input = None;
             }
-            match self.parts.pop_front()? {
+            self.input = Some(match self.parts.pop_front()? {
                 Part::Entry(entry) => return Some(entry.into()),
-                Part::Stdin => self.stdin = Some(Lines::of_stdin()),
-            }
+                Part::Stdin(cut) => Input {
+                    pieces: Pieces::read(cut, |chunks| {
+                        read_chunks(&mut io::stdin().lock(), chunks)
+                    }),
+                    name: "standard input".to_owned(),
+                    is_stdin: true,
+                },
+                Part::File(path) => Input {
+                    name: path.display().to_string(),
+                    pieces: Pieces::read(Cut::Whole, move |chunks| read_file(&path, chunks)),
+                    is_stdin: false,
+                },
+            });
         }
     }
 }
 
-/// Cuts chunks into lines. Only the line feed is taken off, and what stands behind the last one is
-/// a line too.
+/// Cuts chunks into entries. Only what ends an entry is taken off, and what stands behind the last
+/// end is an entry too.
 #[derive(Debug)]
-struct Lines {
-    chunks: mpsc::Receiver<io::Result<Bytes>>,
+struct Pieces {
+    cut: Cut,
+    /// `None` once the input has ended.
+    chunks: Option<mpsc::Receiver<io::Result<Bytes>>>,
     chunk: Bytes,
-    /// The beginning of a line whose end is in a later chunk.
+    /// The beginning of an entry whose end is in a later chunk.
     beginning: BytesMut,
 }
 
-impl Lines {
-    fn of_stdin() -> Self {
+impl Pieces {
+    fn read(
+        cut: Cut,
+        read: impl FnOnce(&mpsc::Sender<io::Result<Bytes>>) + Send + 'static,
+    ) -> Self {
         let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
         // Nobody waits for this thread: it may be blocked in a read for ever, and ends with the
         // program.
-        std::thread::spawn(move || read_chunks(&mut io::stdin().lock(), &sender));
-        Lines::new(chunks)
+        std::thread::spawn(move || read(&sender));
+        Pieces::new(cut, chunks)
     }
 
-    fn new(chunks: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Lines { chunks, chunk: Bytes::new(), beginning: BytesMut::new() }
+    fn new(cut: Cut, chunks: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Pieces { cut, chunks: Some(chunks), chunk: Bytes::new(), beginning: BytesMut::new() }
     }
 
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
-            if let Some(at) = self.chunk.iter().position(|&byte| byte == b'\n') {
-                let line = self.chunk.split_to(at);
+            if let Some(end) = self.cut.byte()
+                && let Some(at) = self.chunk.iter().position(|&byte| byte == end)
+            {
+                let piece = self.chunk.split_to(at);
                 self.chunk.advance(1);
                 if self.beginning.is_empty() {
-                    return Ok(Some(line));
+                    return Ok(Some(piece));
                 }
-                self.keep(&line);
+                self.keep(&piece);
                 return Ok(Some(self.beginning.split().freeze()));
             }
             let rest = std::mem::take(&mut self.chunk);
             self.keep(&rest);
-            match self.chunks.recv().await {
+            let Some(chunks) = &mut self.chunks else { return Ok(None) };
+            // The whole of something endless would never be there.
+            let is_too_long = self.cut == Cut::Whole && self.beginning.len() == ENTRY_BYTES_MAX;
+            match if is_too_long { None } else { chunks.recv().await } {
                 Some(chunk) => self.chunk = chunk?,
-                None if self.beginning.is_empty() => return Ok(None),
-                None => return Ok(Some(self.beginning.split().freeze())),
+                None => {
+                    self.chunks = None;
+                    // Nothing is no line, but an empty file is an empty entry.
+                    let is_entry = self.cut == Cut::Whole || !self.beginning.is_empty();
+                    return Ok(is_entry.then(|| self.beginning.split().freeze()));
+                }
             }
         }
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        let room = LINE_BYTES_MAX.saturating_sub(self.beginning.len());
+        let room = ENTRY_BYTES_MAX.saturating_sub(self.beginning.len());
         self.beginning.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+}
+
+fn read_file(path: &Path, chunks: &mpsc::Sender<io::Result<Bytes>>) {
+    match File::open(path) {
+        Ok(mut file) => read_chunks(&mut file, chunks),
+        Err(error) => {
+            // Nobody waits any more: then nobody wants to know.
+            let _ = chunks.blocking_send(Err(error));
+        }
     }
 }
 
@@ -190,14 +266,18 @@ mod tests {
     use super::*;
 
     async fn lines_of(chunks: &[&[u8]]) -> Vec<Bytes> {
+        pieces_of(Cut::Lines, chunks).await
+    }
+
+    async fn pieces_of(cut: Cut, chunks: &[&[u8]]) -> Vec<Bytes> {
         let (sender, receiver) = mpsc::channel(chunks.len().max(1));
         for chunk in chunks {
             sender.send(Ok(Bytes::copy_from_slice(chunk))).await.unwrap();
         }
         drop(sender);
-        let mut lines = Lines::new(receiver);
+        let mut pieces = Pieces::new(cut, receiver);
         let mut found = Vec::new();
-        while let Some(line) = lines.next().await.unwrap() {
+        while let Some(line) = pieces.next().await.unwrap() {
             found.push(line);
         }
         found
@@ -227,7 +307,46 @@ mod tests {
         let mut chunks: Vec<&[u8]> = vec![&chunk; 20];
         chunks.push(b"\nnext\n");
         let lines = lines_of(&chunks).await;
-        assert_eq!(lines.iter().map(Bytes::len).collect::<Vec<_>>(), [LINE_BYTES_MAX, 4]);
+        assert_eq!(lines.iter().map(Bytes::len).collect::<Vec<_>>(), [ENTRY_BYTES_MAX, 4]);
+    }
+
+    #[tokio::test]
+    async fn entries_that_end_with_nul_may_hold_line_feeds() {
+        let input = b"two\nlines\n\0\0last";
+        let expected: [&[u8]; 3] = [b"two\nlines\n", b"", b"last"];
+        for at in 0..=input.len() {
+            let chunks = [&input[..at], &input[at..]];
+            assert_eq!(pieces_of(Cut::Nul, &chunks).await, expected, "cut at {at}");
+        }
+        assert_eq!(pieces_of(Cut::Nul, &[b"a\0", b"b\0"]).await, ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn the_whole_is_one_entry_even_if_it_is_empty() {
+        assert_eq!(pieces_of(Cut::Whole, &[b"a\n\0", b"b\n"]).await, [&b"a\n\0b\n"[..]]);
+        assert_eq!(pieces_of(Cut::Whole, &[]).await, [""]);
+        let chunk = vec![b'x'; 1 << 20];
+        let chunks: Vec<&[u8]> = vec![&chunk; 20];
+        let whole = pieces_of(Cut::Whole, &chunks).await;
+        assert_eq!(whole.iter().map(Bytes::len).collect::<Vec<_>>(), [ENTRY_BYTES_MAX]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_no_entry_and_the_rest_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("one");
+        std::fs::write(&file, "one\n").unwrap();
+        let parts = [dir.path().join("none"), file, dir.path().to_owned()].map(Part::File);
+        let mut source = Source::new(parts.into());
+        let mut entries = Vec::new();
+        while let Some(entry) = source.front().await {
+            entries.push(entry.clone());
+            source.pop();
+        }
+        assert_eq!(entries, ["one\n"]);
+        let errors = source.take_errors();
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(errors[0].contains("/none: No such file"), "{errors:?}");
     }
 
     #[tokio::test]

@@ -1,12 +1,12 @@
 //! `status`: one node or all of them, once or again and again.
 
-use std::io::IsTerminal;
-
 use super::arguments::{Output, Reply};
 use super::gateway::ask;
+use super::interrupt::Interrupts;
 use super::nodes::{Nodes, Seat};
-use super::output::{Stdout, failure};
-use super::overview::{Paint, look};
+use super::output::{Content, Stdout, failure};
+use super::overview::{Overview, look};
+use super::terminal::Medium;
 use super::watch::watch;
 use super::{Exit, complain, json};
 
@@ -17,8 +17,38 @@ pub(super) struct Status {
     pub(super) watch: bool,
 }
 
+/// What was heard, to be written as wide as there is room for.
+#[derive(Debug)]
+pub(super) enum Shown {
+    /// Lines of text.
+    Text(String),
+    /// Objects, a line each.
+    Json(String),
+    /// All nodes, for people.
+    Overview(Overview),
+}
+
+impl Shown {
+    /// Lines with their ends.
+    pub(super) fn text(&self, medium: Medium) -> String {
+        match self {
+            Shown::Text(text) => medium.visible(text).into_owned(),
+            Shown::Json(json) => {
+                let json = Content::Json.shown(json.as_bytes(), medium.terminal);
+                String::from_utf8_lossy(&json).into_owned()
+            }
+            Shown::Overview(overview) => overview.text(medium),
+        }
+    }
+}
+
 /// Shows it.
-pub(super) async fn status(servers: &[String], shown: Status, output: Output) -> Exit {
+pub(super) async fn status(
+    servers: &[String],
+    shown: Status,
+    output: Output,
+    interrupts: &mut Interrupts,
+) -> Exit {
     let separator = match output {
         Output::Text => "\n",
         Output::Json => "",
@@ -27,20 +57,21 @@ pub(super) async fn status(servers: &[String], shown: Status, output: Output) ->
         Status { all: false, watch: false } => ask(servers, b"STATUS", Reply::Status, output).await,
         Status { all: false, watch: true } => {
             let mut seats: Vec<Seat> = servers.iter().map(|addr| Seat::new(addr, None)).collect();
-            watch(separator, async || one(&mut seats, output).await).await
+            watch(separator, async || one(&mut seats, output).await, interrupts).await
         }
         Status { all: true, watch: false } => once(servers, output).await,
         Status { all: true, watch: true } => {
             let mut nodes = Nodes::new(servers);
-            watch(separator, async || everything(&mut nodes, output).await.0).await
+            watch(separator, async || everything(&mut nodes, output).await.0, interrupts).await
         }
     }
 }
 
 async fn once(servers: &[String], output: Output) -> Exit {
-    let (text, answered) = everything(&mut Nodes::new(servers), output).await;
-    let mut stdout = Stdout::default();
-    stdout.buffer().extend_from_slice(text.as_bytes());
+    let (shown, answered) = everything(&mut Nodes::new(servers), output).await;
+    // What the terminal must be spared, its text spares it already: it has colours of ours.
+    let mut stdout = Stdout::new(Content::AsIs);
+    stdout.buffer().extend_from_slice(shown.text(Medium::of_stdout()).as_bytes());
     match stdout.flush() {
         Err(error) => failure(&error),
         Ok(()) if answered => Exit::Done,
@@ -52,24 +83,25 @@ async fn once(servers: &[String], output: Output) -> Exit {
 }
 
 /// All nodes, and whether any answered.
-async fn everything(nodes: &mut Nodes, output: Output) -> (String, bool) {
+async fn everything(nodes: &mut Nodes, output: Output) -> (Shown, bool) {
     let overview = look(nodes).await;
-    let text = match output {
-        Output::Text => overview.text(Paint(wants_colour())),
-        Output::Json => json_line(&overview.json()),
+    let answered = overview.any_answered();
+    let shown = match output {
+        Output::Text => Shown::Overview(overview),
+        Output::Json => Shown::Json(json::line(&overview.json())),
     };
-    (text, overview.any_answered())
+    (shown, answered)
 }
 
 /// The first node that answers.
-async fn one(seats: &mut [Seat], output: Output) -> String {
+async fn one(seats: &mut [Seat], output: Output) -> Shown {
     let mut causes = String::new();
     for seat in seats {
         match (seat.ask("STATUS").await, output) {
             (Ok(status), Output::Text) => {
-                return status.strip_suffix("END\n").unwrap_or(&status).to_owned();
+                return Shown::Text(status.strip_suffix("END\n").unwrap_or(&status).to_owned());
             }
-            (Ok(status), Output::Json) => return json_line(&json::status(&status)),
+            (Ok(status), Output::Json) => return Shown::Json(json::line(&json::status(&status))),
             (Err(cause), Output::Text) => {
                 causes.push_str(&format!("unreachable {}: {cause}\n", seat.addr));
             }
@@ -78,22 +110,12 @@ async fn one(seats: &mut [Seat], output: Output) -> String {
                 object.put("addr", seat.addr.as_str());
                 object.put("reachable", false);
                 object.put("error", cause);
-                causes.push_str(&json_line(&object));
+                causes.push_str(&json::line(&object));
             }
         }
     }
-    causes
-}
-
-fn json_line(value: &impl serde::Serialize) -> String {
-    let mut stdout = Stdout::default();
-    stdout.push_json(value);
-    String::from_utf8_lossy(stdout.buffer()).into_owned()
-}
-
-/// Whether whoever reads stdout can see colours and wants them (<https://no-color.org>).
-fn wants_colour() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    std::io::stdout().is_terminal() && !set("NO_COLOR") && !dumb
+    match output {
+        Output::Text => Shown::Text(causes),
+        Output::Json => Shown::Json(causes),
+    }
 }

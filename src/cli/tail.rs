@@ -1,27 +1,16 @@
 //! `tail`: the last entries, and those to come.
 
-use bytes::BytesMut;
-
-use super::arguments::Output;
-use super::output::{Stdout, Stop, push_line, push_object};
+use super::interrupt::Interrupts;
+use super::output::{Form, Stdout, Stop, refused};
 use super::servers::{Rarely, Servers, Trouble};
 use super::{Exit, complain, connect_options, unreachable};
 use crate::client::{Client, FollowError, FollowEvent, Follower, ReadError, TailStart, end_of_log};
-use crate::store::Record;
 use crate::types::{Level, LogId, Seq, SeqRange};
 
-/// How an entry is written.
-fn form(output: Output) -> fn(&mut BytesMut, &Record) {
-    match output {
-        Output::Text => push_line,
-        Output::Json => push_object,
-    }
-}
-
 /// Prints the last entries that are there.
-pub(super) async fn last(servers: &[String], count: u64, level: Level, output: Output) -> Exit {
+pub(super) async fn last(servers: &[String], count: u64, level: Level, form: Form) -> Exit {
     let mut servers = Servers::new(servers);
-    let mut stdout = Stdout::new();
+    let mut stdout = Stdout::large(form);
     let mut left: Option<Left> = None;
     loop {
         let client = match servers.connect().await {
@@ -41,7 +30,7 @@ pub(super) async fn last(servers: &[String], count: u64, level: Level, output: O
             if limit > 0 {
                 let mut entries = client.read(left.range.first, Some(limit), level).await?;
                 while let Some(batch) = entries.next_batch().await? {
-                    stdout.print(&batch, form(output))?;
+                    stdout.print(&batch, form.push())?;
                     left.range.first = batch.range().end.min(left.range.end);
                 }
             }
@@ -52,7 +41,7 @@ pub(super) async fn last(servers: &[String], count: u64, level: Level, output: O
         match stdout.flush().map_err(Stop::from).and(printed) {
             Ok(exit) => return exit,
             Err(Stop::Read(ReadError::Lost(lost))) if servers.go_on_after(&client, &lost) => {}
-            Err(stop) => return stop.exit(),
+            Err(stop) => return stop.exit(form),
         }
     }
 }
@@ -71,24 +60,30 @@ impl Left {
     }
 }
 
-/// Prints the last entries and those to come, until it is interrupted.
-pub(super) async fn follow(servers: &[String], count: u64, level: Level, output: Output) -> Exit {
+/// Prints the last entries and those to come, until SIGINT or SIGTERM.
+pub(super) async fn follow(
+    servers: &[String],
+    count: u64,
+    level: Level,
+    form: Form,
+    interrupts: &mut Interrupts,
+) -> Exit {
     let start = if count == 0 { TailStart::New } else { TailStart::Last(count) };
     let follower = Follower::start(servers.iter().cloned(), connect_options(), start, level);
     tokio::select! {
         exit = async {
             match follower.await {
-                Ok(follower) => print_events(follower, form(output)).await,
-                Err(error) => follow_failed(&error),
+                Ok(follower) => print_events(follower, form).await,
+                Err(error) => follow_failed(&error, form),
             }
         } => exit,
-        // Whoever follows ends it this way: it is the normal end.
-        _ = tokio::signal::ctrl_c() => Exit::Done,
+        // Whoever follows ends it this way: it is the normal end. All that came is written.
+        _ = interrupts.first() => Exit::Done,
     }
 }
 
-async fn print_events(mut follower: Follower, push: fn(&mut BytesMut, &Record)) -> Exit {
-    let mut stdout = Stdout::new();
+async fn print_events(mut follower: Follower, form: Form) -> Exit {
+    let mut stdout = Stdout::large(form);
     let mut trouble = Rarely::default();
     // Who is there again, to be told when it has given a sign of life.
     let mut resumed = None;
@@ -100,9 +95,9 @@ async fn print_events(mut follower: Follower, push: fn(&mut BytesMut, &Record)) 
                 {
                     complain(format_args!("connected to {node} again"));
                 }
-                let printed = stdout.print(&batch, push);
+                let printed = stdout.print(&batch, form.push());
                 if let Err(stop) = stdout.flush().map_err(Stop::from).and(printed) {
-                    return stop.exit();
+                    return stop.exit(form);
                 }
             }
             // Not each time: it is tried every few seconds, perhaps for hours.
@@ -117,13 +112,14 @@ async fn print_events(mut follower: Follower, push: fn(&mut BytesMut, &Record)) 
                 trouble.say(Trouble::Refused, format_args!("{refusal}; trying again"));
             }
             Ok(FollowEvent::Resumed(node)) => resumed = Some(node),
-            Err(error) => return follow_failed(&error),
+            Err(error) => return follow_failed(&error, form),
         }
     }
 }
 
-fn follow_failed(error: &FollowError) -> Exit {
+fn follow_failed(error: &FollowError, form: Form) -> Exit {
     match error {
+        FollowError::Refused(refusal) => refused(&refusal.to_string(), form),
         FollowError::Connect(error) => unreachable(error),
         error => {
             complain(error);

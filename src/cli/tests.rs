@@ -3,8 +3,9 @@
 use super::append::append;
 use super::arguments::{Output, Part, Reply};
 use super::gateway::ask;
-use super::list::{Form, List, list};
-use super::output::WRITTEN;
+use super::interrupt::{Interrupts, Signal};
+use super::list::{List, list};
+use super::output::{Ending, Form, WRITTEN};
 use super::*;
 use crate::client::fake_node::{FakeNode, Peer};
 use crate::client::{AppendOptions, Role};
@@ -15,7 +16,8 @@ use crate::wire::codec;
 async fn append_to(servers: impl Into<Vec<String>>, entries: &[&str]) -> Exit {
     let servers = servers.into();
     let parts = entries.iter().map(|entry| Part::Entry(entry.as_bytes().to_owned())).collect();
-    append(&servers, AppendOptions::default(), parts, Output::Text, true).await
+    let never = &mut Interrupts::never();
+    append(&servers, AppendOptions::default(), parts, Output::Text, true, never).await
 }
 
 async fn answer(peer: &mut Peer, id: u64, count: u32, outcome: codec::Outcome) {
@@ -68,6 +70,53 @@ async fn nobody_there_is_not_the_same_as_lost_in_between() {
     };
     let (exit, ()) = tokio::join!(append_to([node.addr()], &["a"]), serve);
     assert_eq!(exit, Exit::Unknown);
+}
+
+/// One is answered, two wait, and input is still to come.
+#[tokio::test]
+async fn a_signal_ends_the_waiting_and_every_entry_that_was_sent_has_its_reply() {
+    let node = FakeNode::master().await;
+    let servers = [node.addr()];
+    let parts = ["a", "b", "c"].map(|entry| Part::Entry(entry.into())).to_vec();
+    let (signals, mut interrupts) = Interrupts::sent_by_test();
+    let options = AppendOptions::default();
+    let appended = append(&servers, options, parts, Output::Text, false, &mut interrupts);
+    let serve = async {
+        let mut peer = node.accept().await;
+        let (mut received, mut first) = (0, None);
+        while received < 3 {
+            let (head, _) = peer.recv_append().await;
+            first.get_or_insert(head.id);
+            received += head.count;
+        }
+        answer(&mut peer, first.unwrap(), 1, codec::Outcome::Ok(placed())).await;
+        signals.send_replace(Some(Signal::Interrupt));
+        // It hangs up: nothing more is asked.
+        assert!(peer.recv().await.is_none());
+    };
+    let (exit, ()) = tokio::join!(appended, serve);
+    assert_eq!(exit, Exit::Unknown);
+    let text = written();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].starts_with("OK seq=1 "), "{text}");
+    assert!(lines[1..].iter().all(|line| line.starts_with("UNKNOWN seq=- epoch=- - interrupted")));
+}
+
+#[tokio::test]
+async fn a_signal_before_anything_was_sent_leaves_nothing_in_doubt() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let servers = [silent.local_addr().unwrap().to_string()];
+    let (signals, mut interrupts) = Interrupts::sent_by_test();
+    let parts = vec![Part::Entry("a".into())];
+    let options = AppendOptions::default();
+    let appended = append(&servers, options, parts, Output::Text, false, &mut interrupts);
+    let (exit, _) = tokio::join!(appended, async {
+        let connection = silent.accept().await.unwrap();
+        signals.send_replace(Some(Signal::Terminate));
+        connection
+    });
+    assert_eq!((exit.code(), written().as_str()), (143, ""));
 }
 
 #[tokio::test]
@@ -154,7 +203,9 @@ async fn replies_are_printed_in_order_and_as_objects_if_wanted() {
         let node = FakeNode::master().await;
         let servers = [node.addr()];
         let parts = vec![Part::Entry(b"a".to_vec())];
-        let appended = append(&servers, AppendOptions::default(), parts, output, false);
+        let mut never = Interrupts::never();
+        let options = AppendOptions::default();
+        let appended = append(&servers, options, parts, output, false, &mut never);
         let serve = async {
             let mut peer = node.accept().await;
             let (head, _) = peer.recv_append().await;
@@ -194,7 +245,7 @@ async fn a_list_goes_on_behind_the_last_entry_that_it_printed() {
 async fn a_raw_list_goes_on_too_and_ends_where_the_log_ended_at_first() {
     let node = FakeNode::master().await;
     let servers = [node.addr()];
-    let asked = List { form: Form::Raw, ..List::default() };
+    let asked = List { form: Form::Raw(Ending::LineFeed), ..List::default() };
     let recv_read = async |peer: &mut Peer| match peer.recv().await {
         Some(Message::ReadRequest(read)) => read,
         other => panic!("instead of a read came {other:?}"),
@@ -259,7 +310,7 @@ async fn tail_prints_what_is_there_without_waiting_for_a_sign_of_life() {
         requests
     };
     let (exit, requests) = tokio::join!(
-        super::tail::last(&servers, 2, crate::types::Level::Committed, Output::Text),
+        super::tail::last(&servers, 2, crate::types::Level::Committed, Form::Lines),
         serve
     );
     assert_eq!((exit, written().as_str()), (Exit::Done, "8 eight\n9 ni\\ne\n"));
@@ -432,5 +483,39 @@ async fn verify_says_missing_only_of_what_is_missing() {
         let text = written();
         assert_eq!(exit, Exit::Different);
         assert!(text.contains(expected) && !text.contains("missing=true"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_raw_get_is_the_payload_and_nothing_else() {
+    let raw = Reply::Payload { seq: 4 };
+    let serve = async |node: &FakeNode, seq: u64, reply: Option<&[u8]>| {
+        let mut peer = node.accept().await;
+        match peer.recv().await {
+            Some(Message::ReadRequest(read)) => {
+                let payloads: &[&[u8]] = if reply.is_some() { &[] } else { &[b"a\\n\xff\0\n"] };
+                peer.send_entries(read.id, seq, payloads, (seq + 1, true)).await;
+            }
+            other => panic!("instead of a read came {other:?}"),
+        }
+        if let Some(reply) = reply {
+            let (id, line) = peer.recv_command().await;
+            assert_eq!(line, "GET 4");
+            peer.send_reply(id, true, reply).await;
+        }
+        peer
+    };
+    let by_hand = b"OK seq=4 epoch=0 time=- bytes=4 by=- payload=a\\\\\\n\xff\n";
+    for (reply, exit, expected) in [
+        (None, Exit::Done, &b"a\\n\xff\0\n"[..]),
+        (Some(&by_hand[..]), Exit::Done, &b"a\\\n\xff"[..]),
+        (Some(&b"ERR not-found seq=4 next=4 - no such entry\n"[..]), Exit::Refused, &b""[..]),
+    ] {
+        let node = FakeNode::master().await;
+        let servers = [node.addr()];
+        let asked = ask(&servers, b"GET 4", raw, Output::Text);
+        let (ended, _peer) = tokio::join!(asked, serve(&node, 4, reply));
+        assert_eq!(ended, exit);
+        assert_eq!(WRITTEN.take(), expected);
     }
 }

@@ -15,7 +15,7 @@ use super::arguments::Output;
 use super::fields::field;
 use super::json::{self, Object};
 use super::nodes::{ANSWER_PATIENCE, Nodes, Seat, commit_of, last_of, node_line, role};
-use super::output::{Stdout, failure};
+use super::output::{Form, Stdout, failure, refused};
 use super::{Exit, complain};
 
 /// How long nodes that lag are waited for unless the user says otherwise.
@@ -52,8 +52,12 @@ struct Difference {
 #[derive(Debug)]
 enum Trouble {
     Unreachable(String),
-    /// A node answers, but not this.
-    Refused(String),
+    /// A node answers, but not this: its reply line.
+    Refused {
+        node: String,
+        position: u64,
+        reply: String,
+    },
 }
 
 /// Compares the nodes and says how it went.
@@ -64,7 +68,7 @@ pub(super) async fn verify(servers: &[String], patience: Duration, output: Outpu
                 Output::Text => comparison.text().await,
                 Output::Json => comparison.json().await,
             };
-            let mut stdout = Stdout::default();
+            let mut stdout = Stdout::new(output);
             stdout.buffer().extend_from_slice(text.as_bytes());
             let exit = comparison.exit();
             stdout.flush().map_or_else(|error| exit.worst(failure(&error)), |()| exit)
@@ -73,10 +77,14 @@ pub(super) async fn verify(servers: &[String], patience: Duration, output: Outpu
             complain(format_args!("not compared: {nodes}"));
             Exit::Unreachable
         }
-        Err(Trouble::Refused(reply)) => {
-            complain(format_args!("not compared: {reply}"));
-            Exit::Refused
-        }
+        Err(Trouble::Refused { node, position, reply }) => match output {
+            Output::Text => {
+                let what = format_args!("{node} has no digest of entry {position}");
+                complain(format_args!("not compared: {what}: {reply}"));
+                Exit::Refused
+            }
+            Output::Json => refused(&reply, Form::Objects),
+        },
     }
 }
 
@@ -192,11 +200,8 @@ impl Copy {
         let reply = String::from_utf8_lossy(&reply);
         let digest = field(reply.trim_end(), "digest").map(str::to_owned);
         digest.ok_or_else(|| {
-            let name = self.seat.name();
-            Trouble::Refused(format!(
-                "{name} has no digest of entry {position}: {}",
-                reply.trim_end()
-            ))
+            let node = self.seat.name().to_owned();
+            Trouble::Refused { node, position, reply: reply.trim_end().to_owned() }
         })
     }
 
@@ -319,7 +324,7 @@ impl Comparison {
             found = json::to_value(&difference);
         }
         object.put("difference", found);
-        format!("{}\n", json::to_value(&object))
+        json::line(&object)
     }
 
     /// For both copies: the node, and what it has there.

@@ -2,53 +2,60 @@
 //! the other elsewhere, until it is interrupted.
 //!
 //! On a terminal nothing is switched: the cursor goes up by as many lines as were written, and each
-//! line is written over. So nothing must be put back when it ends, however it ends.
+//! line is written over. So nothing must be put back when it ends, however it ends. A terminal that
+//! cannot move its cursor gets one block after the other.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::output::{Stdout, failure};
-use super::{Exit, complain};
+use super::Exit;
+use super::interrupt::Interrupts;
+use super::output::{Content, Stdout, failure};
+use super::status::Shown;
+use super::terminal::{Medium, fit, is_dumb, size_of, wrap};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows what `look` gives, lines with their ends, until SIGINT or until nobody reads it.
-/// `separator` stands between two blocks where they cannot be shown in place.
-pub(super) async fn watch(separator: &str, mut look: impl AsyncFnMut() -> String) -> Exit {
-    let mut stdout = Stdout::new();
-    let mut screen = std::io::stdout().is_terminal().then(Screen::default);
+/// Shows what `look` gives until SIGINT or SIGTERM, or until nobody reads it. `separator` stands
+/// between two blocks where they cannot be shown in place.
+pub(super) async fn watch(
+    separator: &str,
+    mut look: impl AsyncFnMut() -> Shown,
+    interrupts: &mut Interrupts,
+) -> Exit {
+    let mut stdout = Stdout::new(Content::AsIs);
+    let in_place = Medium::of_stdout().terminal && !is_dumb();
+    let mut screen = in_place.then(Screen::default);
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut first = true;
-    // One listener for all the time: one made anew for each look would miss what came in between.
-    let mut interrupt = match signal(SignalKind::interrupt()) {
-        Ok(interrupt) => interrupt,
-        Err(error) => {
-            complain(format_args!("cannot listen for signals: {error}"));
-            return Exit::Refused;
-        }
-    };
+    // Without it the next look shows the new size.
+    let mut resized = signal(SignalKind::window_change()).ok().filter(|_| in_place);
+    let mut shown: Option<Shown> = None;
     loop {
-        let text = tokio::select! {
+        let looked = tokio::select! {
             biased;
             // Whoever watches ends it this way: it is the normal end.
-            _ = interrupt.recv() => break,
-            text = async {
+            _ = interrupts.first() => break,
+            () = next_of(&mut resized) => None,
+            looked = async {
                 ticks.tick().await;
                 look().await
-            } => text,
+            } => Some(looked),
         };
+        let again = shown.is_some();
+        let Some(now) = looked.or(shown.take()) else { continue };
+        let text = now.text(Medium::of_stdout());
+        shown = Some(now);
         match &mut screen {
             Some(screen) => {
-                let frame = screen.frame(&text, terminal_size());
+                let frame = screen.frame(&text, size_of(std::io::stdout()));
                 stdout.buffer().extend_from_slice(frame.as_bytes());
             }
             None => {
-                if !std::mem::take(&mut first) {
+                if again {
                     stdout.buffer().extend_from_slice(separator.as_bytes());
                 }
                 stdout.buffer().extend_from_slice(text.as_bytes());
@@ -68,11 +75,14 @@ pub(super) async fn watch(separator: &str, mut look: impl AsyncFnMut() -> String
     }
 }
 
-/// Columns and rows, if the terminal tells.
-fn terminal_size() -> Option<(usize, usize)> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    let (columns, rows) = (usize::from(size.ws_col), usize::from(size.ws_row));
-    (columns > 0 && rows > 1).then_some((columns, rows))
+async fn next_of(signal: &mut Option<Signal>) {
+    let received = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if received.is_none() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// What stands on the terminal.
@@ -80,24 +90,32 @@ fn terminal_size() -> Option<(usize, usize)> {
 struct Screen {
     /// Lines written last, above the cursor.
     lines: usize,
+    /// Columns and rows when they were written.
+    size: Option<(usize, usize)>,
 }
 
 impl Screen {
-    /// What to write so that `text` stands where the last one stood. Lines are cut at the edge: a
-    /// line that wraps would make two.
+    /// What to write so that `text` stands where the last one stood. Long lines become several: one
+    /// that wraps by itself would not be counted.
     fn frame(&mut self, text: &str, size: Option<(usize, usize)>) -> String {
         let mut frame = match self.lines {
             0 => String::new(),
+            // Where the old lines are now, only the terminal knows: it may have broken them anew.
+            _ if self.size != size => "\x1b[H".to_owned(),
             lines => format!("\x1b[{lines}A\r"),
         };
-        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        self.size = size;
+        let mut lines: Vec<String> = match size {
+            Some((columns, _)) => text.lines().flat_map(|line| wrap(line, columns)).collect(),
+            None => text.lines().map(str::to_owned).collect(),
+        };
         if let Some((columns, rows)) = size {
-            lines.iter_mut().for_each(|line| *line = cut(line, columns));
             // The cursor needs the last row.
-            let hidden = lines.len().saturating_sub(rows - 1);
+            let hidden = lines.len().saturating_sub(rows.saturating_sub(1));
             if hidden > 0 {
                 lines.truncate(rows.saturating_sub(2));
-                lines.push(cut(&format!("({} more lines)", hidden + 1), columns));
+                let more = format!("({} more lines)", hidden + 1);
+                lines.extend((rows > 1).then(|| fit(&more, columns).into_owned()));
             }
         }
         for line in &lines {
@@ -108,33 +126,6 @@ impl Screen {
         self.lines = lines.len();
         frame
     }
-}
-
-/// The part of a line that fits; colours take no room, and end with the line.
-fn cut(line: &str, columns: usize) -> String {
-    let mut out = String::new();
-    let mut room = columns;
-    let mut letters = line.chars();
-    let mut coloured = false;
-    while let Some(letter) = letters.next() {
-        if letter == '\x1b' {
-            out.push(letter);
-            coloured = true;
-            for letter in letters.by_ref() {
-                out.push(letter);
-                if letter.is_ascii_alphabetic() {
-                    break;
-                }
-            }
-        } else if room > 0 {
-            out.push(letter);
-            room -= 1;
-        }
-    }
-    if coloured {
-        out.push_str("\x1b[0m");
-    }
-    out
 }
 
 #[cfg(test)]
@@ -150,17 +141,27 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_cut_and_counted() {
+    fn what_does_not_fit_is_wrapped_and_what_is_below_the_edge_is_counted() {
         let mut screen = Screen::default();
-        let frame = screen.frame("12345678901234567890\nb\nc\nd\n", Some((14, 4)));
-        assert_eq!(frame, "12345678901234\x1b[K\nb\x1b[K\n(2 more lines)\x1b[K\n\x1b[J");
-        assert_eq!(screen.lines, 3);
-        assert_eq!(screen.frame("a\nb\nc\n", Some((14, 4))).matches("\x1b[K").count(), 3);
+        let size = Some((14, 5));
+        let frame = screen.frame("12345678901234567890\nb\nc\nd\n", size);
+        assert_eq!(
+            frame,
+            "12345678901234\x1b[K\n  567890\x1b[K\nb\x1b[K\n(2 more lines)\x1b[K\n\x1b[J"
+        );
+        assert_eq!(screen.lines, 4);
+        assert_eq!(screen.frame("a\nb\nc\n", size).matches("\x1b[K").count(), 3);
+        let narrow = screen.frame("a\nb\nc\nd\ne\n", Some((6, 3)));
+        assert!(narrow.ends_with("a\x1b[K\n(4 mo…\x1b[K\n\x1b[J"), "{narrow:?}");
     }
 
+    /// Terminals that break old lines anew would otherwise keep a part of them.
     #[test]
-    fn a_cut_leaves_no_colour_behind() {
-        assert_eq!(cut("\x1b[31mred\x1b[0m and more", 2), "\x1b[31mre\x1b[0m\x1b[0m");
-        assert_eq!(cut("plain", 10), "plain");
+    fn after_a_change_of_size_the_screen_is_written_from_its_top() {
+        let mut screen = Screen::default();
+        screen.frame("a b c\n", Some((80, 24)));
+        let frame = screen.frame("a b c\n", Some((4, 24)));
+        assert_eq!(frame, "\x1b[Ha b\x1b[K\nc\x1b[K\n\x1b[J");
+        assert_eq!(screen.frame("a\n", Some((4, 24))), "\x1b[2A\ra\x1b[K\n\x1b[J");
     }
 }

@@ -16,6 +16,9 @@ const GLOBAL_OPTIONS: &[(&str, bool)] =
 const VALUE_OPTIONS: &[&str] =
     &["--w", "--ack", "--timeout", "--id", "--match", "--from", "--limit", "--level", "--n"];
 
+/// Options whose value is a path: of any bytes, and kept in its order among the words.
+const PATH_OPTIONS: &[&str] = &["--file"];
+
 /// Short options that a value follows, with their long names.
 const SHORT_VALUE_OPTIONS: &[(&str, &str)] = &[("-w", "--w"), ("-n", "--n")];
 
@@ -33,6 +36,11 @@ impl Word {
         self.text.as_bytes()
     }
 
+    /// It as the name of a file.
+    pub(super) fn path(&self) -> std::path::PathBuf {
+        self.text.clone().into()
+    }
+
     /// Whether it asks for standard input.
     pub(super) fn is_stdin(&self) -> bool {
         !self.literal && self.text == "-"
@@ -40,7 +48,7 @@ impl Word {
 }
 
 /// Where a word stood: what argh gets in its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(usize);
 
 /// Starts and ends a place holder: a character that nobody types, so that place holders can be
@@ -65,6 +73,10 @@ pub(super) struct CommandLine {
     /// What follows the verb, with place holders for words.
     rest: Vec<String>,
     words: Vec<Word>,
+    /// The options that are not global, as they were typed, without their values.
+    options: Vec<String>,
+    /// An option that takes no value, as far as is known here, and was given one.
+    pub(super) surplus_value: Option<String>,
     pub(super) help: bool,
     pub(super) version: bool,
 }
@@ -82,17 +94,41 @@ impl CommandLine {
             if !options_ended && arg.as_bytes().starts_with(b"-") && arg != "-" {
                 if arg == "--" {
                     options_ended = true;
+                } else if let Some(option) = PATH_OPTIONS.iter().find(|option| is_one(&arg, option))
+                {
+                    line.sort_path(option, &arg, &mut args)?;
                 } else {
                     line.sort_option(&arg.to_string_lossy(), &mut args)?;
                 }
             } else if line.verb.is_none() && !line.help_wanted_by(&arg, options_ended) {
                 line.verb = Some(arg.to_string_lossy().into_owned());
             } else if line.verb.is_some() {
-                line.rest.push(format!("{MARK}{}{MARK}", line.words.len()));
-                line.words.push(Word { text: arg, literal: options_ended });
+                line.push_word(Word { text: arg, literal: options_ended });
             }
         }
         Ok(line)
+    }
+
+    fn push_word(&mut self, word: Word) {
+        self.rest.push(format!("{MARK}{}{MARK}", self.words.len()));
+        self.words.push(word);
+    }
+
+    /// An option with a path, which becomes a word.
+    fn sort_path(
+        &mut self,
+        option: &str,
+        arg: &OsStr,
+        args: &mut impl Iterator<Item = OsString>,
+    ) -> Result<(), String> {
+        let attached = arg.as_bytes().get(option.len() + 1..);
+        let attached = attached.map(|path| OsStr::from_bytes(path).to_owned());
+        let path = attached.or_else(|| args.next()).filter(|path| !path.is_empty());
+        let text = path.ok_or_else(|| format!("{option} needs the name of a file"))?;
+        self.options.push(option.to_owned());
+        self.rest.push(option.to_owned());
+        self.push_word(Word { text, literal: false });
+        Ok(())
     }
 
     /// `help` in the place of the verb: the word behind it is then the verb.
@@ -127,7 +163,10 @@ impl CommandLine {
             "--version" | "-V" => self.version = true,
             _ => {
                 if value.is_some() && !takes_value {
-                    return Err(format!("{name} takes no value"));
+                    self.surplus_value.get_or_insert(name.to_owned());
+                }
+                if global.is_none() {
+                    self.options.push(arg.split('=').next().unwrap_or(arg).to_owned());
                 }
                 let list = if global.is_some() { &mut self.global } else { &mut self.rest };
                 list.push(name.to_owned());
@@ -156,6 +195,20 @@ impl CommandLine {
         &self.words[place.0]
     }
 
+    /// The options that are not global, as they were typed, without their values.
+    pub(super) fn options(&self) -> &[String] {
+        &self.options
+    }
+
+    /// The words behind the verb that are no values of options.
+    pub(super) fn words(&self) -> impl Iterator<Item = &Word> {
+        let free = self.rest.iter().enumerate().filter(|(at, _)| {
+            !at.checked_sub(1)
+                .is_some_and(|before| PATH_OPTIONS.contains(&self.rest[before].as_str()))
+        });
+        free.filter_map(|(_, text)| text.parse::<Place>().ok()).map(|place| self.word(place))
+    }
+
     /// A message of argh, with the words in the places of their place holders.
     pub(super) fn restore(&self, message: &str) -> String {
         let pieces = message.split(MARK).enumerate().map(|(index, piece)| {
@@ -167,6 +220,12 @@ impl CommandLine {
         });
         pieces.collect()
     }
+}
+
+/// Whether `arg` is this option, perhaps with its value.
+fn is_one(arg: &OsStr, option: &str) -> bool {
+    let rest = arg.as_bytes().strip_prefix(option.as_bytes());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
 }
 
 #[cfg(test)]
@@ -235,8 +294,9 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_takes_no_value() {
-        let error = CommandLine::sort(["--quiet=yes".into()]).unwrap_err();
-        assert_eq!(error, "--quiet takes no value");
+    fn a_switch_with_a_value_is_noticed() {
+        let line = sorted(&["--quiet=yes", "ping"]);
+        assert_eq!(line.surplus_value.as_deref(), Some("--quiet"));
+        assert_eq!(sorted(&["--output=json", "ping"]).surplus_value, None);
     }
 }

@@ -143,7 +143,7 @@ struct Inner {
     node: Node,
     unreached: Failures,
     /// The task that owns the socket ends with the last handle: whoever waits holds one.
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Client {
@@ -169,8 +169,8 @@ impl Client {
         let shared = Arc::new(Shared::new(node.frame_bytes_max(), options.silent_after));
         let (reader, writer) = stream.into_split();
         let task = tokio::spawn(connection::run(shared.clone(), reader, writer, buffer));
-        let _task = AbortOnDropHandle::new(task);
-        Client { inner: Arc::new(Inner { shared, node, unreached, _task }) }
+        let task = AbortOnDropHandle::new(task);
+        Client { inner: Arc::new(Inner { shared, node, unreached, task }) }
     }
 
     fn shared(&self) -> &Shared {
@@ -227,6 +227,12 @@ impl Client {
     /// Tells when the node falls silent while it owes an answer, and when it speaks again.
     pub fn silence(&self) -> Silence {
         Silence::of(self.shared())
+    }
+
+    /// Ends the connection now, for all who share it: what waits for an answer learns that it is
+    /// lost, and whether it had been sent. What was sent is carried out all the same.
+    pub fn close(&self) {
+        self.inner.task.abort();
     }
 
     /// Why the connection ended, if it did.

@@ -50,7 +50,7 @@ pub fn values_of(option: &str) -> Values {
         "--fsync" => &["always", "interval", "never"],
         "--log-level" => &["error", "warn", "info", "debug", "trace"],
         "--server" => &["127.0.0.1:9000", "127.0.0.1:9001", "127.0.0.1:9002"],
-        "--config" | "--log-file" => return Values::Files,
+        "--config" | "--log-file" | "--file" => return Values::Files,
         "--data-dir" => return Values::Directories,
         _ => return Values::Any,
     })
