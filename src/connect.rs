@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::address::Address;
 use crate::limits::{
     KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, KEEPALIVE_TIME, NEXT_ADDRESS_AFTER, NUDGE_PATIENCE,
 };
@@ -143,7 +144,11 @@ impl Dial {
     pub(crate) async fn resolve(target: &str, deadline: Instant) -> Result<Dial, DialFailure> {
         let begun = Instant::now();
         let unresolved = |why: String| Err(DialFailure::Unresolved(why));
-        match timeout_at(deadline, tokio::net::lookup_host(target)).await {
+        let addr: Address = match target.parse() {
+            Ok(addr) => addr,
+            Err(error) => return unresolved(format!("{target}: {error}")),
+        };
+        match timeout_at(deadline, tokio::net::lookup_host(addr.host_and_port())).await {
             Ok(Ok(addrs)) => {
                 let dial = Dial::to(addrs, deadline);
                 if dial.race.left() == 0 {

@@ -175,6 +175,12 @@ pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 /// A start waits so long for the log file to be opened; after that it is opened beside the running node.
 pub const LOG_OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Clients that are cut because they do not take their output get so many log lines in
+/// [`CUT_LINES_INTERVAL`], however many they are.
+pub const CUT_LINES_MAX: u32 = 10;
+/// See [`CUT_LINES_MAX`].
+pub const CUT_LINES_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Text that a peer supplied is cut to so many bytes in our log.
 pub const LOGGED_TEXT_BYTES_MAX: usize = 128;
 

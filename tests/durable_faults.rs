@@ -436,8 +436,9 @@ fn a_secondary_with_the_log_of_another_cluster_is_refused_and_kept() {
         let error = status.secondary("s1").get("error").to_owned();
         error.contains("foreign-log").then_some(error)
     });
-    assert!(error.contains("of another cluster"), "{error}");
-    assert!(error.contains("start it on an empty --data-dir"), "it says what to do: {error}");
+    assert!(error.contains("holds 20 entries of another log, "), "{error}");
+    let warning = "do not empty it before you know which log is right";
+    assert!(error.contains(warning), "it may be the only one that has them: {error}");
     ours.wait_health("s1", "unhealthy");
     append(&mut client, 11, 12, "w=2");
     let reply = client.cmd("APPEND w=3 timeout=0 entry number 13");

@@ -272,6 +272,9 @@ fn readers_who_never_read_are_cut_off() {
         let received = read_until_closed(stream);
         assert!(!received.windows(4).any(|part| part == b"END "), "the list was cut short");
     }
+    let cut = ["INFO", "cut a client", "limits.write_timeout", "addr=127."];
+    let line = besieged.cluster.master.process.wait_for_log_line(&cut);
+    assert!(line.contains(" bytes=") && !line.contains("\\x01"), "{line}");
     besieged.assert_unharmed();
 }
 

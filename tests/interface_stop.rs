@@ -166,8 +166,12 @@ fn a_deposed_master_ends_with_1_and_names_epoch_and_node() {
     let listener = TcpListener::bind((loopback(), 0)).expect("a port is free");
     let roster = format!("s1={}", listener.local_addr().expect("it is bound"));
     let any = format!("{}:0", loopback());
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("node.log");
     let flags = ["master", "--memory", "--listen", &any, "--gateway", &any, "--secondary", &roster];
-    let mut master = Process::spawn("master", replog(flags));
+    let mut command = replog(flags);
+    command.args(["--log-format", "json", "--log-file"]).arg(&file);
+    let mut master = Process::spawn("master", command);
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             // The master closes when it is deposed.
@@ -181,7 +185,15 @@ fn a_deposed_master_ends_with_1_and_names_epoch_and_node() {
     let unknown = client.cmd("APPEND w=2 whose fate is open");
     assert!(unknown.starts_with("UNKNOWN seq=1 epoch=1 have=1/2 need=2 by=master - "), "{unknown}");
     assert_eq!(master.wait_exit(), Some(1));
-    master.wait_for_log_line(&["replog: deposed", "s1", "epoch 9"]);
+    let line = master.wait_for_log_line(&["replog: deposed", "s1", "epoch 9"]);
+    let text = std::fs::read_to_string(&file).expect("it is text");
+    let last = text.lines().last().expect("a last line");
+    for last in [last, &line] {
+        let word: serde_json::Value = serde_json::from_str(last).expect("a line of JSON");
+        assert_eq!((word["level"].as_str(), word["exit_code"].as_i64()), (Some("ERROR"), Some(1)));
+        let message = word["message"].as_str().expect("a message");
+        assert!(message.contains("deposed"), "the reason is the last word: {last}");
+    }
 }
 
 /// Plays a secondary that follows, up to the first APPEND: then it has promised epoch 9 to another.

@@ -104,12 +104,54 @@ fn the_operator_accepts_a_loss_by_naming_the_last_entry() {
     cluster.start_master_with(&["--accept-data-loss", "3"]);
     let mut client = cluster.client();
     wait_in_vain(&mut client);
+    // What was named is not there, which is no reason to be silent about it.
+    cluster.master.process.wait_for_log_line(&[
+        "--accept-data-loss is beyond",
+        "accepted=3",
+        "seq=2",
+    ]);
+    let refused = client.cmd("APPEND x");
+    for part in ["REJECTED recovering - ", "--accept-data-loss 3 is beyond the log", "ends at 2"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
     cluster.master.process.kill();
     cluster.start_master_with(&["--accept-data-loss", "2"]);
     cluster.wait_mode("normal");
     assert_eq!(cluster.client().list("").payloads(), ["one", "two"]);
     cluster.master.process.wait_for_log_line(&["accepted"]);
     assert_eq!(cluster.client().ok("APPEND w=3 three").number("seq"), 3);
+}
+
+/// A master whose log was lost begins a new one with whoever answers, if that is a quorum. Nobody can
+/// tell then what a silent node holds: it must not be lost by following advice.
+#[test]
+fn a_log_that_begins_without_a_node_says_so_and_that_node_keeps_its_own() {
+    let mut cluster = Cluster::of(2).absent("s2").launch();
+    let client = &mut cluster.client();
+    wait_until("mode normal", || (client.ask("HEALTH").get("mode") == "normal").then_some(()));
+    client.ok("APPEND w=2 on both nodes");
+    let unheard = ["WARN", "begins without these nodes", "unheard=\"s2\"", "empty nothing"];
+    cluster.master.process.wait_for_log_line(&unheard);
+    cluster.master.process.kill();
+    cluster.pause("s1");
+    cluster.start("s2");
+    cluster.start_master_with(&[]);
+    let client = &mut cluster.client();
+    wait_until("a new log", || (client.ask("HEALTH").get("mode") == "normal").then_some(()));
+    let unheard = ["WARN", "begins without these nodes", "unheard=\"s1\"", "empty nothing"];
+    cluster.master.process.wait_for_log_line(&unheard);
+    client.ok("APPEND w=2 another log");
+    cluster.resume("s1");
+    let error = wait_until("the other log to be refused", || {
+        let error = client.status().secondary("s1").get("error").to_owned();
+        error.contains("foreign-log").then_some(error)
+    });
+    assert!(error.contains("holds 1 entry of another log"), "{error}");
+    assert!(error.contains("do not empty it before you know which log is right"), "{error}");
+    assert_eq!(cluster.client_of("s1").list("level=local").payloads(), ["on both nodes"]);
+    let whole = Cluster::of(1).start();
+    let log = whole.master.process.log();
+    assert!(log.iter().all(|line| !line.contains("begins without")), "all were heard: {log:?}");
 }
 
 /// Two masters of one roster: the later one leads, the earlier one ends and says why.

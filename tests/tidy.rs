@@ -72,7 +72,7 @@ fn imports_point_one_way() {
     assert_imports_only("src/store", &["types", "limits", "checksum", "descriptors", "sabotage"]);
     assert_imports_only("src/sabotage.rs", &[]);
     assert_imports_only("src/gateway", &["types", "limits", "codes", "engine", "store"]);
-    assert_imports_only("src/connect.rs", &["limits"]);
+    assert_imports_only("src/connect.rs", &["address", "limits"]);
     let client = ["types", "address", "limits", "codes", "connect", "wire", "store", "gateway"];
     assert_imports_only("src/client", &client);
     assert_imports_only("src/config", &["types", "address", "limits"]);

@@ -13,6 +13,7 @@ use super::output::{Ending, Form};
 use super::status::Status;
 use super::verify::PATIENCE;
 use super::words::{CommandLine, Place};
+use crate::address::Address;
 use crate::client::{AppendOptions, Producer};
 use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern, parse_decimal, parse_duration};
 
@@ -517,14 +518,19 @@ pub(super) fn parse(
 }
 
 fn parse_servers(name: &str, addrs: &str) -> Result<Vec<String>, Early> {
-    let parse = |addr: &str| {
-        let (host, port) = addr.rsplit_once(':')?;
-        (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| addr.to_owned())
+    let parse = |addr: &str| match addr.parse::<Address>() {
+        Ok(parsed) if parsed.port() != 0 => Ok(addr.trim().to_owned()),
+        Ok(_) => Err("nobody listens on port 0".to_owned()),
+        Err(error) => Err(error.to_string()),
     };
-    let servers = addrs.split(',').map(|addr| parse(addr.trim())).collect::<Option<Vec<_>>>();
-    servers.ok_or_else(|| {
-        Early::Usage(format!("{name}: {addrs:?} is not HOST:PORT, nor several with commas between"))
-    })
+    let servers = addrs.split(',').map(|addr| {
+        parse(addr).map_err(|why| {
+            Early::Usage(format!(
+                "{name}: {addr:?} is not HOST:PORT, nor several with commas between: {why}"
+            ))
+        })
+    });
+    servers.collect()
 }
 
 impl Verb {

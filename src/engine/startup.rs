@@ -131,12 +131,7 @@ pub fn judge_promises(
     if promises().count() < secondaries.len() && !waited {
         return Verdict::Wait;
     }
-    let end_of = |facts: &HelloFacts| (facts.tail.epoch, facts.stored);
-    // The first of equals: whom the roster names first.
-    let best = promises().rev().max_by_key(|(_, facts)| end_of(facts));
-    let own_end = (own.tail_epoch, own.last);
-    let ahead =
-        best.filter(|(_, facts)| end_of(facts) > own_end).filter(|_| !active(Bug::AdoptsShorter));
+    let ahead = ahead(own, secondaries).filter(|_| !active(Bug::AdoptsShorter));
     let own_loss = !own.whole || ahead.is_some();
     let counts = |facts: &HelloFacts| facts.vouches || !own_loss || active(Bug::CountsUnsure);
     let counted = promises().filter(|(_, facts)| counts(facts)).count();
@@ -150,6 +145,21 @@ pub fn judge_promises(
         Some((at, _)) => Verdict::Adopt { from: NodeIndex::secondary(at) },
         None => Verdict::Lead,
     }
+}
+
+/// The secondary with the longest log of those who promised, if that is longer than the own one.
+fn ahead<'a>(own: &OwnLog, secondaries: &'a [Progress]) -> Option<(usize, &'a HelloFacts)> {
+    let indexed = secondaries.iter().enumerate();
+    let promises = indexed.filter_map(|(at, secondary)| Some((at, secondary.promise()?)));
+    let end_of = |facts: &HelloFacts| (facts.tail.epoch, facts.stored);
+    // The first of equals: whom the roster names first.
+    let best = promises.rev().max_by_key(|(_, facts)| end_of(facts));
+    best.filter(|(_, facts)| end_of(facts) > (own.tail_epoch, own.last))
+}
+
+/// Where the longest log ends of those that are known now.
+pub fn longest(own: &OwnLog, secondaries: &[Progress]) -> Seq {
+    ahead(own, secondaries).map_or(own.last, |(_, facts)| facts.stored)
 }
 
 /// The last entry that two logs have in common, by where epochs begin in each (ascending) and where

@@ -52,6 +52,18 @@ impl Refusal {
         }
     }
 
+    /// The loss that the operator accepted lies beyond the log, so that it changes nothing.
+    pub fn accepted_beyond(accepted: Seq, last: Seq) -> Self {
+        Refusal::new(
+            Code::Recovering,
+            format!(
+                "- --accept-data-loss {accepted} is beyond the log, which ends at {last} on the nodes \
+                 that answer: start the master with {last} to go on without the rest, or wait for \
+                 those whom STATUS names"
+            ),
+        )
+    }
+
     /// `w` is not a number of nodes that this cluster has.
     pub fn bad_write_concern(word: &str, nodes: usize) -> Self {
         let word = super::command::quoted(&word.escape_debug().to_string());

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::metrics::Metrics;
 use super::reads::{Asked, ClientReads};
+use super::throttle::Throttle;
 use crate::codes::RefuseCode;
 use crate::config::{Config, Limits, Role};
 use crate::engine::{Levels, SessionId, Token};
 use crate::gateway::status::Status;
 use crate::gateway::{Fault, Refusal, reply::Placed};
-use crate::limits::UNFINISHED_BYTES_MAX;
+use crate::limits::{CUT_LINES_INTERVAL, CUT_LINES_MAX, UNFINISHED_BYTES_MAX};
 use crate::store::{LogReader, Provisional, Slice, provisional::Stored};
 use crate::types::{
     AckLevel, Epoch, LogId, NodeId, NodeIndex, NodeSet, Patience, Seq, WriteConcern,
@@ -50,6 +51,8 @@ pub(super) struct Node {
     next_connection: AtomicU64,
     /// The log for clients.
     pub(super) reads: ClientReads,
+    /// Log lines about clients that were cut.
+    pub(super) cut: Throttle,
 }
 
 impl Node {
@@ -85,6 +88,7 @@ impl Node {
             metrics,
             stop,
             next_connection: AtomicU64::new(1),
+            cut: Throttle::new(CUT_LINES_MAX, CUT_LINES_INTERVAL),
         }
     }
 

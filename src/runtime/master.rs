@@ -33,8 +33,8 @@ use crate::codes::{Class, NackCode, RefuseCode};
 use crate::config::{ClusterConfig, Config};
 use crate::engine::startup::last_common;
 use crate::engine::{
-    AckFacts, Answer, AttemptFailure, Effect, Health, HelloFacts, Master, Mode, Reign, Request,
-    SessionId, Submission, Token, Verdict,
+    AckFacts, Answer, AttemptFailure, Effect, Health, HelloFacts, Master, Mode, Refused, Reign,
+    Request, SessionId, Submission, Token, Verdict,
 };
 use crate::gateway::Refusal;
 use crate::gateway::reply::Placed;
@@ -90,6 +90,8 @@ pub(super) struct MasterDriver {
     deposed: Option<(NodeId, Epoch)>,
     /// Who was last said to be waited for.
     awaited_noted: String,
+    /// The same of a loss that was accepted beyond the log.
+    beyond_noted: Option<(Seq, Seq)>,
     /// Why this node must end.
     failed: Option<NodeError>,
     roster: Arc<[NodeId]>,
@@ -138,6 +140,7 @@ impl MasterDriver {
             mending: recovery::Mending::default(),
             deposed: None,
             awaited_noted: String::new(),
+            beyond_noted: None,
             failed: None,
         }
     }
@@ -268,11 +271,7 @@ impl MasterDriver {
             Ok(range) => range,
             Err(refused) => {
                 debug!(connection, count, ?refused, "append refused");
-                return self.refuse_run(
-                    token,
-                    count,
-                    Refusal::of(refused, self.roster.len(), self.cluster.quorum),
-                );
+                return self.refuse_run(token, count, self.refusal(refused));
             }
         };
         debug!(seq = %range, connection, "append numbered");
@@ -297,8 +296,16 @@ impl MasterDriver {
         let RunOptions { concern, ack, patience } = options;
         let submission = Submission { token, count: 1, concern, ack, patience };
         if let Err(refused) = self.engine.handle_wait(now, seq, submission) {
-            let refusal = Refusal::of(refused, self.roster.len(), self.cluster.quorum);
-            self.refuse_run(token, 1, refusal);
+            self.refuse_run(token, 1, self.refusal(refused));
+        }
+    }
+
+    fn refusal(&self, refused: Refused) -> Refusal {
+        match (refused, self.engine.accepted_beyond()) {
+            (Refused::Recovering, Some((accepted, last))) => {
+                Refusal::accepted_beyond(accepted, last)
+            }
+            _ => Refusal::of(refused, self.roster.len(), self.cluster.quorum),
         }
     }
 
@@ -635,7 +642,10 @@ impl MasterDriver {
     /// Logs what changed.
     fn note(&mut self, effect: Effect) {
         match effect {
-            Effect::BeginHistory { log_id, epoch } => info!(%log_id, %epoch, "a new log begins"),
+            Effect::BeginHistory { log_id, epoch } => {
+                info!(%log_id, %epoch, "a new log begins");
+                self.note_unheard();
+            }
             Effect::BeginReign { epoch, last } => {
                 info!(%epoch, seq = %last, "leads");
                 if let Some(accepted) = self.engine.config().accept_data_loss {

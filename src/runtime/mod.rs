@@ -26,6 +26,7 @@ mod session;
 mod signals;
 mod store;
 mod text;
+mod throttle;
 mod wake;
 mod wire_session;
 

@@ -281,10 +281,17 @@ impl SecondaryDriver {
         if let Err(code) = self.engine.handle_hello(session, facts) {
             let reason = match (code, self.engine.log_id()) {
                 (RefuseCode::ForeignLog, Some(own)) => {
-                    format!(
-                        "holds the log {own} of another cluster: to join this one, start it on an \
-                         empty --data-dir"
-                    )
+                    let entries = self.engine.written();
+                    // Cut by whoever logs it at LOGGED_TEXT_BYTES_MAX.
+                    if entries == Seq::ZERO {
+                        format!("belongs to another log, {own}, of which it holds no entry")
+                    } else {
+                        let noun = if entries == Seq::FIRST { "entry" } else { "entries" };
+                        format!(
+                            "holds {entries} {noun} of another log, {own}: do not empty it before you \
+                             know which log is right"
+                        )
+                    }
                 }
                 (RefuseCode::ForeignLog, None) => "an epoch without a log id".to_owned(),
                 (RefuseCode::EpochTaken, _) => {

@@ -1,8 +1,12 @@
 //! What both doors for clients do alike: carrying out commands, reading the log in pieces, handing
 //! appends to the driver.
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::oneshot;
+use tracing::info;
 
 use super::inbox::{AppendRun, ClientInput, Input, Node, RunOptions};
 use crate::codes::Code;
@@ -34,6 +38,26 @@ pub(super) async fn ask<T>(
 /// Tells the driver something.
 pub(super) async fn tell(node: &Node, input: ClientInput) -> Result<(), DriverGone> {
     node.driver.send(Input::Client(input)).await.map_err(|_| DriverGone)
+}
+
+/// A client is cut because it did not take its output: the only one who could be told does not listen.
+pub(super) fn note_slow_reader(
+    node: &Node,
+    connection: u64,
+    write: &OwnedWriteHalf,
+    untaken: usize,
+) {
+    let Some(more) = node.cut.pass(Instant::now()) else { return };
+    let addr = write.peer_addr().map_or_else(|_| "-".to_owned(), |addr| addr.to_string());
+    let seconds = node.limits.write_timeout.as_secs_f64();
+    info!(
+        connection,
+        %addr,
+        bytes = untaken,
+        seconds,
+        more,
+        "cut a client that took no output for limits.write_timeout"
+    );
 }
 
 /// Hands runs of appends to the driver, after waiting for room for their bytes.

@@ -20,7 +20,7 @@ use super::metrics::Kind;
 use super::room::Unfinished;
 use super::session::{self, DriverGone, List, Tail};
 use super::wake::{WaitFor, Wake, Wakes};
-use crate::codes::Code;
+use crate::codes::{Code, RefuseCode};
 use crate::config::Role;
 use crate::engine::Token;
 use crate::gateway::reply::write_placed;
@@ -176,7 +176,13 @@ impl TextSession {
                     self.idle_at = Instant::now() + self.node.heartbeat_interval;
                 }
                 Wake::Unfinished => self.refuse_unfinished(),
-                Wake::Stalled | Wake::Broken => return End::Broken,
+                Wake::Stalled => {
+                    let untaken = self.out.len();
+                    session::note_slow_reader(&self.node, self.connection, &self.write, untaken);
+                    self.node.metrics.connection_refused(RefuseCode::SlowReader);
+                    return End::Broken;
+                }
+                Wake::Broken => return End::Broken,
             }
         }
     }

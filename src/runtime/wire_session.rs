@@ -197,6 +197,8 @@ impl WireSession {
                     return End::Refuse(RefuseCode::Busy, reason);
                 }
                 Wake::Stalled => {
+                    let untaken = self.out.bytes();
+                    session::note_slow_reader(&self.node, self.connection, &self.write, untaken);
                     let reason = "the client does not take its output".to_owned();
                     return End::Refuse(RefuseCode::SlowReader, reason);
                 }

@@ -54,6 +54,21 @@ impl Master {
         awaited.map(|(at, _)| NodeIndex::secondary(at)).collect()
     }
 
+    /// What the operator accepted to lose lies beyond all that is known, so that nothing follows from
+    /// it: the entry that was named, and the last one there is.
+    pub fn accepted_beyond(&self) -> Option<(Seq, Seq)> {
+        let accepted = self.config.accept_data_loss?;
+        let asks = matches!(self.reign, Reign::Asking | Reign::Promising);
+        let last = startup::longest(&self.own, &self.secondaries);
+        (asks && self.roster_wait_over && last < accepted).then_some((accepted, last))
+    }
+
+    /// Nodes of the roster that have not answered, by what is known now.
+    pub fn unheard(&self) -> Vec<NodeIndex> {
+        let silent = self.secondaries.iter().enumerate().filter(|(_, it)| it.answer.is_none());
+        silent.map(|(at, _)| NodeIndex::secondary(at)).collect()
+    }
+
     /// Goes as far as what is known allows.
     pub(super) fn try_start(&mut self, now: Time) {
         match self.reign {

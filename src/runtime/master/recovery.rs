@@ -165,12 +165,44 @@ impl MasterDriver {
             }
             self.awaited_noted = awaited;
         }
+        self.note_accepted_beyond();
+    }
+
+    /// Says once that the loss that was accepted is not one that can be led with.
+    fn note_accepted_beyond(&mut self) {
+        let beyond = self.engine.accepted_beyond();
+        if beyond != self.beyond_noted {
+            if let Some((accepted, last)) = beyond {
+                warn!(
+                    %accepted, seq = %last,
+                    "--accept-data-loss is beyond the log of the nodes that answer, so this node does \
+                     not lead: start it with their last entry to go on without the rest, or wait for \
+                     the others"
+                );
+            }
+            self.beyond_noted = beyond;
+        }
+    }
+
+    /// A log begins, and somebody who may hold another one was not asked.
+    pub(super) fn note_unheard(&self) {
+        let unheard = self.names(&self.engine.unheard());
+        if !unheard.is_empty() {
+            warn!(
+                unheard,
+                "the new log begins without these nodes: if one of them holds an older log, stop this \
+                 node now, empty nothing, and start it on another --data-dir when they are there"
+            );
+        }
     }
 
     /// The nodes whose answer a start waits for, by their names.
     pub(super) fn awaited(&self) -> String {
-        let awaited = self.engine.awaited();
-        let names = awaited.iter().map(|index| self.peers[index.as_usize() - 1].id.as_str());
+        self.names(&self.engine.awaited())
+    }
+
+    fn names(&self, indices: &[NodeIndex]) -> String {
+        let names = indices.iter().map(|index| self.peers[index.as_usize() - 1].id.as_str());
         names.collect::<Vec<_>>().join(",")
     }
 }
