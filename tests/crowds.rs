@@ -118,8 +118,13 @@ fn a_master_reaches_its_secondary_when_clients_have_all_its_places() {
             std::iter::from_fn(|| Some(gateway.line()).filter(|line| line != "# EOF")).collect();
         lines.iter().any(|line| line == "replog_connections{port=\"wire\"} 3").then_some(())
     });
-    let refused = || run_to_end(replog_cli(["--server", &server, "ping"]), b"").code != Some(0);
+    let cli = |args: &[&str]| run_to_end(replog_cli(["--server", &server].iter().chain(args)), b"");
+    let refused = || cli(&["ping"]).code != Some(0);
     assert!(refused());
+    // But whoever only looks is let in, as often as he likes.
+    for verb in ["status", "health", "metrics", "digest"] {
+        cli(&[verb]).expect_code(0);
+    }
     let _silent = idle(addr, 200, b"");
     cluster.restart_master();
     assert_eq!(cluster.wait_mode("normal").find("s1"), Some("healthy"));

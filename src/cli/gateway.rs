@@ -22,7 +22,8 @@ pub(super) async fn ask(servers: &[String], line: &[u8], reply: Reply, output: O
         _ => None,
     };
     let changes = matches!(&command, Ok(Some(Command::Fault(_) | Command::Store { .. })));
-    let mut servers = Servers::new(servers).within(limit);
+    let looks = matches!(&command, Ok(Some(command)) if command.only_looks());
+    let mut servers = Servers::new(servers).within(limit).looking(looks);
     let asking = async {
         loop {
             if let Some(exit) = ask_once(&mut servers, line, changes, reply, output).await {

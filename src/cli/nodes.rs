@@ -64,7 +64,8 @@ impl Seat {
         let client = match self.client.take().filter(|client| client.lost().is_none()) {
             Some(client) => client,
             None => {
-                let options = ConnectOptions { timeout: CONNECT_PATIENCE, ..connect_options() };
+                let (timeout, only_looks) = (CONNECT_PATIENCE, true);
+                let options = ConnectOptions { timeout, only_looks, ..connect_options() };
                 let connected = Client::connect([&self.addr], options).await;
                 connected.map_err(|error| {
                     let causes = error.attempts.iter().map(|(_, failure)| cause(failure));

@@ -29,13 +29,21 @@ pub(super) struct Servers {
     sent: bool,
     /// How long connecting may take.
     patience: Duration,
+    /// All that is asked is how a node is.
+    only_looks: bool,
 }
 
 impl Servers {
     pub(super) fn new(addrs: &[String]) -> Servers {
         let patience = connect_options().timeout;
         // Each is asked once, and one alone twice: it may have come back.
-        Servers { addrs: addrs.to_vec(), left: addrs.len().max(2) - 1, sent: false, patience }
+        Servers {
+            addrs: addrs.to_vec(),
+            left: addrs.len().max(2) - 1,
+            sent: false,
+            patience,
+            only_looks: false,
+        }
     }
 
     /// For a request with this timeout, which is ours too: connecting counts.
@@ -44,9 +52,20 @@ impl Servers {
         self
     }
 
+    fn options(&self) -> ConnectOptions {
+        let (timeout, only_looks) = (self.patience, self.only_looks);
+        ConnectOptions { timeout, only_looks, ..connect_options() }
+    }
+
+    /// For a request that only asks how a node is.
+    pub(super) fn looking(mut self, only_looks: bool) -> Servers {
+        self.only_looks = only_looks;
+        self
+    }
+
     /// Connects to the first that answers.
     pub(super) async fn connect(&mut self) -> Result<Client, ConnectError> {
-        let options = ConnectOptions { timeout: self.patience, ..connect_options() };
+        let options = self.options();
         let client = Client::connect(&self.addrs, options).await?;
         self.sent = true;
         say_who_was_slow(&client);
@@ -56,7 +75,7 @@ impl Servers {
     /// Connects to the master, if there is a choice; with one server, what it says is what the user
     /// sees.
     pub(super) async fn connect_to_master(&mut self) -> Result<Client, ConnectError> {
-        let options = ConnectOptions { timeout: self.patience, ..connect_options() };
+        let options = self.options();
         let client = Client::connect_to_master(&self.addrs, options).await?;
         self.sent = true;
         self.say_who_was_no_use(&client);

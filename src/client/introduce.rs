@@ -7,13 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::ConnectOptions;
 use super::error::{ConnectFailure, RefusedByNode};
 use crate::connect::{Dial, DialFailure, Stranger, nudge_at, nudged, since, tune};
 use crate::limits::{
     CLIENT_DEAD_AFTER, FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, NODES_MAX,
 };
 use crate::types::{LogId, NodeId};
-use crate::wire::codec::{Hello, Role};
+use crate::wire::codec::{Hello, OPERATOR, Role};
 use crate::wire::{FrameDecoder, FrameError, Message, VERSION, reserve_for_read};
 
 /// What a node said of itself.
@@ -39,6 +40,20 @@ impl Node {
     }
 }
 
+/// What a client says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Visitor {
+    pub(super) name: String,
+    /// Nothing will be asked of the node but how it is.
+    pub(super) only_looks: bool,
+}
+
+impl Visitor {
+    pub(super) fn of(options: &ConnectOptions) -> Visitor {
+        Visitor { name: options.name.clone(), only_looks: options.only_looks }
+    }
+}
+
 /// A connection ready for requests, and what came behind the node's HELLO.
 #[derive(Debug)]
 pub(super) struct Introduced {
@@ -50,15 +65,15 @@ pub(super) struct Introduced {
 /// The addresses tried, as people would write them, and why each did not do.
 pub(super) type Failures = Vec<(String, ConnectFailure)>;
 
-/// Dials `target` (`host:port`) and introduces the client as `name`, all by `deadline`: the first of
+/// Dials `target` (`host:port`) and introduces the client as `visitor`, all by `deadline`: the first of
 /// its addresses behind which a node introduces itself. They share the time.
 pub(super) async fn introduce(
     target: &str,
-    name: &str,
+    visitor: &Visitor,
     deadline: Instant,
 ) -> Result<Introduced, Failures> {
     match Dial::resolve(target, deadline).await {
-        Ok(dial) => introduce_at(dial, target, name).await,
+        Ok(dial) => introduce_at(dial, target, visitor).await,
         Err(failure) => Err(vec![(target.to_owned(), failure.into())]),
     }
 }
@@ -67,11 +82,11 @@ pub(super) async fn introduce(
 pub(super) async fn introduce_at(
     mut dial: Dial,
     target: &str,
-    name: &str,
+    visitor: &Visitor,
 ) -> Result<Introduced, Failures> {
     let mut failures = Failures::new();
     while let Some((addr, stream)) = dial.next().await {
-        match introduce_on(stream, addr, target, name, dial.share_ends()).await {
+        match introduce_on(stream, addr, target, visitor, dial.share_ends()).await {
             Ok(introduced) => return Ok(introduced),
             Err(failure) => failures.push((shown(target, addr), failure)),
         }
@@ -100,13 +115,13 @@ async fn introduce_on(
     mut stream: TcpStream,
     addr: SocketAddr,
     target: &str,
-    name: &str,
+    visitor: &Visitor,
     deadline: Instant,
 ) -> Result<Introduced, ConnectFailure> {
     let connected = Instant::now();
     tune(&stream, CLIENT_DEAD_AFTER);
     let mut buffer = BytesMut::new();
-    let hello = exchange(&mut stream, name, &mut buffer, addr.port());
+    let hello = exchange(&mut stream, visitor, &mut buffer, addr.port());
     match timeout_at(nudge_at(deadline), hello).await {
         Ok(hello) => {
             let node = judge(target, hello?).map_err(ConnectFailure::Protocol)?;
@@ -125,12 +140,12 @@ async fn introduce_on(
 /// Sends our HELLO and waits for the other one.
 async fn exchange(
     stream: &mut TcpStream,
-    name: &str,
+    visitor: &Visitor,
     buffer: &mut BytesMut,
     port: u16,
 ) -> Result<Hello, ConnectFailure> {
     let broken = |error: std::io::Error| ConnectFailure::Closed(error.to_string());
-    stream.write_all(&client_hello(name).encode().to_bytes()).await.map_err(broken)?;
+    stream.write_all(&client_hello(visitor).encode().to_bytes()).await.map_err(broken)?;
     let decoder = FrameDecoder { body_bytes_max: FRAME_BODY_BYTES_MAX };
     let frame = loop {
         match decoder.decode(buffer) {
@@ -161,13 +176,13 @@ fn no_frame(error: FrameError, said: &[u8], port: u16) -> ConnectFailure {
     }
 }
 
-fn client_hello(name: &str) -> Message {
+fn client_hello(visitor: &Visitor) -> Message {
     Message::Hello(Hello {
         version_min: VERSION,
         version_max: VERSION,
         role: Role::Client,
-        node_id: name.to_owned(),
-        peer_id: String::new(),
+        node_id: visitor.name.clone(),
+        peer_id: if visitor.only_looks { OPERATOR.to_owned() } else { String::new() },
         log_id: None,
         epoch: 0,
         run_id: 0,

@@ -117,6 +117,10 @@ pub struct ConnectOptions {
     pub silent_after: Duration,
     /// When a lost connection is tried again, where that is done at all.
     pub reconnect: ReconnectPolicy,
+    /// This connection will only look at how the node is: commands `STATUS`, `HEALTH`, `WAITERS`, `METRICS`,
+    /// `DIGEST`, `GET`. A node that has no place for other clients still has one for these; anything
+    /// else is then answered `REJECTED busy`.
+    pub only_looks: bool,
 }
 
 impl Default for ConnectOptions {
@@ -126,6 +130,7 @@ impl Default for ConnectOptions {
             timeout: INTRODUCTION_TIMEOUT,
             silent_after: SILENT_AFTER,
             reconnect: ReconnectPolicy::default(),
+            only_looks: false,
         }
     }
 }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::ConnectOptions;
 use super::error::ConnectFailure;
-use super::introduce::{Failures, Introduced, introduce};
+use super::introduce::{Failures, Introduced, Visitor, introduce};
 use crate::connect::{Race, since};
 use crate::limits::NEXT_SERVER_AFTER;
 
@@ -14,7 +14,7 @@ pub(super) struct Search {
     race: Race<String, Result<Introduced, Failures>>,
     /// Every server that was ever to be tried.
     known: Vec<String>,
-    name: String,
+    visitor: Visitor,
     deadline: Instant,
     failures: Failures,
 }
@@ -37,7 +37,7 @@ impl Search {
         Search {
             race: Race::new(known.iter().cloned(), delay),
             known,
-            name: options.name.clone(),
+            visitor: Visitor::of(options),
             deadline: Instant::now() + options.timeout,
             failures: Failures::new(),
         }
@@ -47,10 +47,10 @@ impl Search {
     /// the time is over. Cancel safe.
     pub(super) async fn next_node(&mut self) -> Option<Introduced> {
         loop {
-            let (name, deadline) = (&self.name, self.deadline);
+            let (visitor, deadline) = (&self.visitor, self.deadline);
             let begin = |addr: String| {
-                let name = name.clone();
-                async move { introduce(&addr, &name, deadline).await }
+                let visitor = visitor.clone();
+                async move { introduce(&addr, &visitor, deadline).await }
             };
             match self.race.next(begin).await? {
                 (_, Ok(introduced)) => return Some(introduced),

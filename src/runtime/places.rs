@@ -177,16 +177,6 @@ impl Stranger {
     pub(super) async fn evicted(&self) {
         self.gone.cancelled().await;
     }
-
-    /// The place of a client in exchange, if there is one.
-    pub(super) fn into_client(self) -> Option<Client> {
-        self.places.client()
-    }
-
-    /// The place of an operator in exchange.
-    pub(super) fn into_operator(self) -> Operator {
-        self.places.operator()
-    }
 }
 
 impl Drop for Stranger {
@@ -291,9 +281,9 @@ mod tests {
         let silent = places.enter();
         let node = places.enter();
         assert!(is_evicted(silent.evicted()) && !is_evicted(node.evicted()));
-        assert!(node.into_client().is_none(), "but a client finds no place");
+        assert!(places.client().is_none(), "but a client finds no place");
         drop(clients);
-        assert!(silent.into_client().is_some());
+        assert!(places.client().is_some());
     }
 
     #[test]

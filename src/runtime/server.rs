@@ -285,17 +285,21 @@ async fn introduce(
     };
     match (hello.role, node.role) {
         (codec::Role::Client, _) => {
-            let guest = if hello.peer_id == codec::OPERATOR {
-                Guest::Operator { place: stranger.into_operator() }
-            } else if let Some(place) = stranger.into_client() {
-                Guest::Client { _place: place }
-            } else {
-                refused(&node, Door::Wire);
-                if let Ok(stream) = read.reunite(write) {
-                    turn_away(Door::Wire, stream, places, tasks);
+            let guest = match places.client() {
+                Some(place) => Guest::Client { _place: place },
+                None if hello.peer_id == codec::OPERATOR => {
+                    Guest::Operator { place: places.operator() }
                 }
-                return;
+                None => {
+                    refused(&node, Door::Wire);
+                    // Halves of one stream.
+                    if let Ok(stream) = read.reunite(write) {
+                        turn_away(Door::Wire, stream, places, tasks);
+                    }
+                    return;
+                }
             };
+            drop(stranger);
             let answer = Message::Hello(answer_to_client(&node)).encode();
             wire_session::serve(node, read, write, buffer, answer, guest).await;
         }

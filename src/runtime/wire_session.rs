@@ -711,7 +711,10 @@ fn looks(message: &Message) -> bool {
     match message {
         Message::Command(_, line) => match parse(line) {
             // A PING shows that the connection is alive.
-            Ok(Some(command)) => command.only_looks() || matches!(command, Command::Ping { .. }),
+            Ok(Some(command)) => {
+                command.only_looks()
+                    || matches!(command, Command::Ping { .. } | Command::Get { .. })
+            }
             // What is malformed is answered as such.
             Ok(None) | Err(_) => true,
         },
