@@ -18,4 +18,5 @@ pub mod store;
 #[doc(hidden)]
 pub mod testing;
 pub mod types;
+pub mod visible;
 pub mod wire;

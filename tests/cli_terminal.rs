@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use common::{Cluster, replog_cli, run_to_end, wait_until};
+use common::{Cluster, replog, replog_cli, run_to_end, wait_until};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -240,11 +240,12 @@ fn widest(shown: &str) -> usize {
 fn the_line_about_the_waiting_never_wraps() {
     let cluster = Cluster::of(2).absent("s2").start();
     let master = cluster.master.ready.wire.to_string();
-    let wait_args = ["append", "-w", "3", "--timeout", "6s", "x"];
-    let mut session = Session::start_sized(cli(&master, &wait_args), true, 20);
+    let mut session = Session::start_sized(cli(&master, &["append", "-w", "3", "x"]), true, 20);
     session.wait_for("\rwaiting for s2 (un…\x1b[K");
-    assert_eq!(session.wait_exit(), Some(4));
-    assert!(widest(&session.shown()) < 20, "{:?}", session.shown());
+    let shown = session.shown();
+    assert!(widest(&shown) < 20, "{shown:?}");
+    session.press_ctrl_c();
+    assert_eq!(session.wait_exit(), Some(3));
 }
 
 /// A dumb terminal knows no way back in a line: it gets a line of its own, now and then.
@@ -252,12 +253,13 @@ fn the_line_about_the_waiting_never_wraps() {
 fn a_dumb_terminal_gets_plain_lines() {
     let cluster = Cluster::of(2).absent("s2").start();
     let master = cluster.master.ready.wire.to_string();
-    let mut command = cli(&master, &["append", "-w", "3", "--timeout", "4s", "x"]);
+    let mut command = cli(&master, &["append", "-w", "3", "x"]);
     command.env("TERM", "dumb");
     let mut session = Session::start(command, true);
-    assert_eq!(session.wait_exit(), Some(4));
+    session.wait_for("waiting for s2 (unhealthy, has 0 of 1)\r\n");
+    session.press_ctrl_c();
+    assert_eq!(session.wait_exit(), Some(3));
     let shown = session.shown();
-    assert_eq!(shown.matches("waiting for s2 (").count(), 1, "{shown:?}");
     let mut command = cli(&master, &["status", "--all", "--watch"]);
     command.env("TERM", "dumb");
     let mut watch = Session::start(command, false);
@@ -353,6 +355,24 @@ fn nothing_that_comes_from_a_node_steers_the_terminal() {
     let mut raw = Session::start(cli(&master, &["get", "2", "--raw"]), false);
     assert_eq!(raw.wait_exit(), Some(0));
     raw.wait_for("\u{9b}31m\u{7f}");
+}
+
+#[test]
+fn an_inspection_does_not_steer_the_terminal_either() {
+    let cluster = Cluster::of(0).on_disk().start();
+    let master = cluster.master.ready.wire.to_string();
+    run_to_end(cli(&master, &["append", "\u{9b}31m\x1b[31m ok"]), b"").expect_code(0);
+    let dir = cluster.dir("master");
+    let dir = dir.to_str().expect("a path of ours");
+    for (args, payload) in [
+        (&["inspect", dir][..], "payload=\\xc2\\x9b31m\\x1b[31m ok"),
+        (&["inspect", dir, "--output", "json"], "\"\\u009b31m\\u001b[31m ok\""),
+    ] {
+        let mut session = Session::start(replog(args), false);
+        assert_eq!(session.wait_exit(), Some(0));
+        session.wait_for(payload);
+        assert!(!session.shown().contains(['\x1b', '\u{9b}']), "{:?}", session.shown());
+    }
 }
 
 #[test]

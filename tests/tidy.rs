@@ -63,6 +63,7 @@ fn assert_never_says(room: &str, banned: &[(&str, &str)]) {
 fn imports_point_one_way() {
     assert_imports_only("src/types.rs", &["limits"]);
     assert_imports_only("src/address.rs", &["types"]);
+    assert_imports_only("src/visible.rs", &[]);
     assert_imports_only("src/limits.rs", &[]);
     assert_imports_only("src/codes.rs", &[]);
     assert_imports_only("src/checksum.rs", &[]);
@@ -110,6 +111,7 @@ fn only_the_drivers_call_an_engine() {
         let calls = text.contains("engine.handle_") || text.contains("engine.poll_");
         let drivers = [
             "master.rs",
+            "master/disk.rs",
             "master/recovery.rs",
             "master/sending.rs",
             "secondary.rs",

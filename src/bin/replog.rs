@@ -1,13 +1,14 @@
 //! The server: reads what it is told, runs it until a signal, and ends with an exit code that
 //! scripts can rely on.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use replog::config::{InspectConfig, Invocation, LogConfig};
 use replog::inspect::Verdict;
 use replog::logging;
 use replog::runtime::{self, NodeError, Signals};
+use replog::visible::{Shape, Spared};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -77,13 +78,27 @@ where
 }
 
 fn inspect(config: &InspectConfig) -> ExitCode {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    match replog::inspect::inspect(config, &mut out) {
+    let stdout = io::stdout().lock();
+    let terminal = stdout.is_terminal();
+    let mut out = io::BufWriter::new(stdout);
+    let inspected = if terminal {
+        let shape = if config.json { Shape::Json } else { Shape::Text };
+        inspect_to(config, &mut Spared::new(out, shape))
+    } else {
+        inspect_to(config, &mut out)
+    };
+    match inspected {
         Ok(Verdict::Whole) => ExitCode::SUCCESS,
         Ok(Verdict::Damaged) => ExitCode::from(DAMAGED),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail(FAILED, &format_args!("inspect {}: {error}", config.path.display())),
     }
+}
+
+fn inspect_to(config: &InspectConfig, out: &mut dyn Write) -> io::Result<Verdict> {
+    let verdict = replog::inspect::inspect(config, out)?;
+    out.flush()?;
+    Ok(verdict)
 }
 
 fn print(text: &str) -> ExitCode {

@@ -37,6 +37,7 @@ use std::process::ExitCode;
 
 use crate::client::{CommandError, ConnectError, ConnectOptions, ConnectionLost, ReadError};
 use crate::codes::Class;
+use crate::visible::visible;
 use arguments::{Command, Early, Invocation, Reply};
 use interrupt::{Interrupts, Signal};
 
@@ -197,7 +198,7 @@ fn complain(message: impl std::fmt::Display) {
 /// Writes messages to stderr; on a terminal, without what would steer it.
 fn to_stderr(bytes: &[u8]) {
     if std::io::stderr().is_terminal() {
-        write_stderr(&terminal::visible(bytes));
+        write_stderr(&visible(bytes));
     } else {
         write_stderr(bytes);
     }

@@ -7,11 +7,11 @@ use bytes::{BufMut, BytesMut};
 
 use super::arguments::Output;
 use super::json::{Entry, reply_line};
-use super::terminal::{visible, visible_json};
 use super::{Exit, complain, read_failed};
 use crate::client::{Batch, ReadError};
 use crate::gateway::reply::write_entry;
 use crate::store::Record;
+use crate::visible::{visible, visible_json};
 
 /// Output is collected up to this size before it is written.
 const WRITE_BYTES: usize = 256 << 10;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::complain;
 use super::fields::{field, number};
 use super::nodes::last_of;
-use super::terminal::{fit, is_dumb, size_of, visible_text};
+use super::terminal::{fit, is_dumb, size_of};
 use crate::client::Client;
+use crate::visible::visible_text;
 
 /// How often the line is written anew.
 pub(super) const INTERVAL: Duration = Duration::from_millis(200);

@@ -1,11 +1,10 @@
-//! What a terminal can show and what must not reach it: text from nodes and payloads is escaped
-//! where it could steer the terminal, and lines are cut or wrapped to its width.
-//!
-//! Elsewhere, in a file or a pipe, every byte stays as it came.
+//! What a terminal can show: lines are cut or wrapped to its width, and colours are for those who
+//! want them.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::io::IsTerminal;
+
+use crate::visible::visible_text;
 
 /// Stands where something was cut.
 const CUT: char = '…';
@@ -54,75 +53,6 @@ pub(super) fn size_of(stream: impl std::os::fd::AsFd) -> Option<(usize, usize)> 
     let size = rustix::termios::tcgetwinsize(stream).ok()?;
     let (columns, rows) = (usize::from(size.ws_col), usize::from(size.ws_row));
     (columns > 0 && rows > 0).then_some((columns, rows))
-}
-
-/// Whether a character steers a terminal: C0 without the line feed and the tab, DEL, and C1, which
-/// holds the one-character forms of `ESC [` and its like.
-fn steers(letter: char) -> bool {
-    letter.is_control() && letter != '\n' && letter != '\t'
-}
-
-/// Text in which control characters, and bytes 80 to 9F that are no part of a character, stand as
-/// `\xNN`. Line feeds and tabs stay.
-pub(super) fn visible(text: &[u8]) -> Cow<'_, [u8]> {
-    let eight_bit = |byte: &u8| (0x80..=0x9f).contains(byte);
-    let harmless = |text: &[u8]| {
-        text.utf8_chunks()
-            .all(|chunk| !chunk.valid().contains(steers) && !chunk.invalid().iter().any(eight_bit))
-    };
-    if harmless(text) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = Vec::with_capacity(text.len() + 64);
-    for chunk in text.utf8_chunks() {
-        let mut encoded = [0; 4];
-        for letter in chunk.valid().chars() {
-            let bytes = letter.encode_utf8(&mut encoded).as_bytes();
-            if steers(letter) {
-                bytes.iter().for_each(|&byte| push_hex(&mut out, byte));
-            } else {
-                out.extend_from_slice(bytes);
-            }
-        }
-        for byte in chunk.invalid() {
-            if eight_bit(byte) { push_hex(&mut out, *byte) } else { out.push(*byte) }
-        }
-    }
-    Cow::Owned(out)
-}
-
-fn push_hex(out: &mut Vec<u8>, byte: u8) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let (high, low) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]);
-    out.extend_from_slice(&[b'\\', b'x', high, low]);
-}
-
-/// The same for text that is UTF-8.
-pub(super) fn visible_text(text: &str) -> Cow<'_, str> {
-    match visible(text.as_bytes()) {
-        Cow::Borrowed(_) => Cow::Borrowed(text),
-        // Characters were taken out whole.
-        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
-    }
-}
-
-/// JSON in which DEL and C1, which may stand in strings as they are, are written as `\u00NN`: it
-/// says the same.
-pub(super) fn visible_json(json: &[u8]) -> Cow<'_, [u8]> {
-    let text = String::from_utf8_lossy(json);
-    if !text.contains(steers) {
-        return Cow::Borrowed(json);
-    }
-    let mut out = String::with_capacity(text.len() + 64);
-    for letter in text.chars() {
-        if steers(letter) {
-            // Memory takes it.
-            let _ = write!(out, "\\u{:04x}", u32::from(letter));
-        } else {
-            out.push(letter);
-        }
-    }
-    Cow::Owned(out.into_bytes())
 }
 
 /// Columns that a character takes: two for those of East Asian scripts and pictures, none for marks
@@ -260,35 +190,6 @@ impl<'a> Wrapped<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_would_steer_a_terminal_is_escaped_and_nothing_else_is() {
-        for (text, expected) in [
-            (&b"plain \xc3\xbc\t\n"[..], &b"plain \xc3\xbc\t\n"[..]),
-            (b"\x1b[31m", b"\\x1b[31m"),
-            (b"a\rb\x7f\0", b"a\\x0db\\x7f\\x00"),
-            // U+009B is CSI, U+0085 NEL, U+00A0 a space.
-            (b"\xc2\x9b31m \xc2\x85 \xc2\xa0", b"\\xc2\\x9b31m \\xc2\\x85 \xc2\xa0"),
-            // The same as single bytes, for terminals of eight bits; inside of characters they stay.
-            (b"\x9b31m \xff \xe2\x82\xac", b"\\x9b31m \xff \xe2\x82\xac"),
-            (b"\xe2\x9b", b"\xe2\\x9b"),
-            (b"\xc2", b"\xc2"),
-            ("\u{9b}\\x9b".as_bytes(), b"\\xc2\\x9b\\x9b"),
-        ] {
-            assert_eq!(visible(text), expected, "{:?}", String::from_utf8_lossy(text));
-        }
-        assert_eq!(visible_text("\u{9b}x"), "\\xc2\\x9bx");
-    }
-
-    #[test]
-    fn json_says_the_same_when_it_is_escaped() {
-        let json = "{\"payload\":\"\u{9b}31m\u{7f} ü\"}\n";
-        let escaped = visible_json(json.as_bytes());
-        assert_eq!(escaped, "{\"payload\":\"\\u009b31m\\u007f ü\"}\n".as_bytes());
-        let (one, other) = (json.as_bytes(), &escaped[..]);
-        let value = |json| serde_json::from_slice::<serde_json::Value>(json).unwrap();
-        assert_eq!(value(one), value(other));
-    }
 
     #[test]
     fn what_does_not_fit_is_cut_with_a_mark() {
