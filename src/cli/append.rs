@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::advice::Adviser;
-use super::arguments::{Output, Part};
+use super::arguments::{Cut, Output, Part};
 use super::interrupt::{Interrupts, Signal};
 use super::output::{Stdout, failure};
 use super::progress::{INTERVAL, Progress};
@@ -82,8 +82,13 @@ pub(super) async fn append(
     let reads_stdin = source.reads_stdin();
     // What is typed or piped has its time from when it comes; messages have it from now on.
     let options = if reads_stdin { options } else { options.less(begun.elapsed()) };
-    if source.reads_lines() && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
-        complain("each line you type is an entry; end with Ctrl-D");
+    if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        match source.cut_of_stdin() {
+            Some(Cut::Lines) => complain("each line you type is an entry; end with Ctrl-D"),
+            Some(Cut::Nul) => complain("entries end with a byte of zero; end with Ctrl-D"),
+            Some(Cut::Whole) => complain("all that you type is one entry; end with Ctrl-D"),
+            None => {}
+        }
     }
     let mut report = Report::new(output, quiet, Progress::new(reads_stdin));
     loop {

@@ -504,7 +504,7 @@ pub(super) fn parse(
         let message = line.restore(&exit.output);
         match exit.status {
             Ok(()) => Early::Text(message),
-            Err(()) => Early::Usage(message.trim_end().to_owned()),
+            Err(()) => Early::Usage(hints::reword(message.trim_end())),
         }
     })?;
     let Arguments { server, output, quiet, verb, .. } = arguments;
@@ -518,19 +518,21 @@ pub(super) fn parse(
 }
 
 fn parse_servers(name: &str, addrs: &str) -> Result<Vec<String>, Early> {
-    let parse = |addr: &str| match addr.parse::<Address>() {
-        Ok(parsed) if parsed.port() != 0 => Ok(addr.trim().to_owned()),
-        Ok(_) => Err("nobody listens on port 0".to_owned()),
-        Err(error) => Err(error.to_string()),
+    let parse = |addr: &str| {
+        let addr = addr.trim();
+        if addr.is_empty() && addrs.contains(',') {
+            return Err(Early::Usage(format!("{name}: {addrs:?} has a comma too many")));
+        }
+        match addr.parse::<Address>() {
+            // What listens there has another number than the 0 that it was asked to take.
+            Ok(address) if address.port() == 0 => {
+                Err(Early::Usage(format!("{name}: {addr:?}: nobody listens on port 0")))
+            }
+            Ok(_) => Ok(addr.to_owned()),
+            Err(error) => Err(Early::Usage(format!("{name}: {addr:?}: {error}"))),
+        }
     };
-    let servers = addrs.split(',').map(|addr| {
-        parse(addr).map_err(|why| {
-            Early::Usage(format!(
-                "{name}: {addr:?} is not HOST:PORT, nor several with commas between: {why}"
-            ))
-        })
-    });
-    servers.collect()
+    addrs.split(',').map(parse).collect()
 }
 
 impl Verb {

@@ -3,7 +3,7 @@
 
 use std::cmp::min;
 
-use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
+use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, PositionalInfo};
 
 use super::words::CommandLine;
 
@@ -73,7 +73,11 @@ pub(super) fn misuse(line: &CommandLine, table: &CommandInfoWithArgs) -> Option<
     if let Some(option) = &line.surplus_value {
         return Some(format!("{option} takes no value"));
     }
-    let max = command.command.positionals.len();
+    let positionals = command.command.positionals;
+    if let Some(missing) = missing(verb, positionals, line.words().count()) {
+        return Some(missing);
+    }
+    let max = positionals.len();
     let surplus = line.words().nth(max).filter(|_| !takes_any_words(&command.command))?;
     let surplus = String::from_utf8_lossy(surplus.bytes());
     Some(match word_hint(verb, &surplus) {
@@ -84,6 +88,58 @@ pub(super) fn misuse(line: &CommandLine, table: &CommandInfoWithArgs) -> Option<
             s = if max == 1 { "" } else { "s" }
         ),
     })
+}
+
+/// What is said if there are fewer words than a verb needs.
+fn missing(verb: &str, positionals: &[PositionalInfo], words: usize) -> Option<String> {
+    // What these want has several forms, so that the table calls it optional.
+    let special = match verb {
+        "delay" => Some("a duration, every=DURATION or off"),
+        "fail" => Some("before or after, with count=N or p=P if wanted, or off"),
+        "mute" => Some("a duration or off"),
+        _ => None,
+    };
+    if let Some(what) = special {
+        return (words == 0).then(|| format!("{verb} needs {what}"));
+    }
+    let required = positionals.iter().filter(|place| place.optionality == Optionality::Required);
+    let names: Vec<String> = required.skip(words).map(|place| place.name.to_uppercase()).collect();
+    let of = |name: &str| match name {
+        "SEQ" => "SEQ, the number of an entry",
+        "PRODUCER" => "PRODUCER, its name",
+        "N" => "N, its number",
+        _ => "",
+    };
+    let wanted: Vec<String> = names
+        .iter()
+        .map(|name| if of(name).is_empty() { name.clone() } else { of(name).to_owned() })
+        .collect();
+    (!wanted.is_empty()).then(|| format!("{verb} needs {}", wanted.join(" and ")))
+}
+
+/// A message of argh about the value of an option, with what was typed in front.
+pub(super) fn reword(message: &str) -> String {
+    let parts = message.strip_prefix("Error parsing option '").and_then(|rest| {
+        let (option, rest) = rest.split_once("' with value '")?;
+        let (value, cause) = rest.rsplit_once("': ")?;
+        Some((option, value, cause))
+    });
+    let Some((option, value, cause)) = parts else { return message.to_owned() };
+    // Long names that only argh needs.
+    let option = match option {
+        "--w" => "-w",
+        "--n" => "-n",
+        option => option,
+    };
+    let negative = value.strip_prefix('-').is_some_and(is_number);
+    match option {
+        "--from" if negative => format!(
+            "{option} {value}: {cause}; entries are numbered from 1, and the last ones are shown by \
+             replog-cli tail -n {}",
+            &value[1..]
+        ),
+        _ => format!("{option} {value}: {cause}"),
+    }
 }
 
 /// `-w2` and `-n5`, which are taken apart later.
@@ -168,7 +224,7 @@ fn is_number(text: &str) -> bool {
 fn takes_any_words(command: &CommandInfoWithArgs) -> bool {
     let last = command.positionals.last();
     last.is_some_and(|last| {
-        matches!(last.optionality, argh::Optionality::Repeating | argh::Optionality::Greedy)
+        matches!(last.optionality, Optionality::Repeating | Optionality::Greedy)
     })
 }
 
@@ -256,11 +312,33 @@ mod tests {
             (&["status", "all"], "status does not take \"all\": did you mean --all?"),
             (&["status", "--all=yes"], "--all takes no value"),
             (&["--quiet=yes", "ping"], "--quiet takes no value"),
+            (&["get"], "get needs SEQ, the number of an entry"),
+            (&["wait", "-w", "2"], "wait needs SEQ, the number of an entry"),
+            (&["outcome", "p"], "outcome needs N, its number"),
+            (&["delay"], "delay needs a duration, every=DURATION or off"),
             (&["health", "now"], "health takes no argument: \"now\" is one too many"),
         ] {
             assert_eq!(said(args), expected, "{args:?}");
         }
         assert!(said(&[]).starts_with("a verb is missing; the verbs are append, list, "));
+    }
+
+    #[test]
+    fn a_value_that_is_none_is_shown_as_it_was_typed() {
+        for (message, expected) in [
+            (
+                "Error parsing option '--w' with value '0': expected a number of nodes from 1",
+                "-w 0: expected a number of nodes from 1",
+            ),
+            (
+                "Error parsing option '--from' with value '-2': expected a number",
+                "--from -2: expected a number; entries are numbered from 1, and the last ones are \
+                 shown by replog-cli tail -n 2",
+            ),
+            ("something else", "something else"),
+        ] {
+            assert_eq!(reword(message), expected);
+        }
     }
 
     #[test]

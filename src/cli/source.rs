@@ -81,9 +81,12 @@ impl Source {
             || self.parts.iter().any(|part| matches!(part, Part::Stdin(_)))
     }
 
-    /// Whether a person would type entries, a line each.
-    pub(super) fn reads_lines(&self) -> bool {
-        self.parts.contains(&Part::Stdin(Cut::Lines))
+    /// What is an entry of standard input, if that is among the parts.
+    pub(super) fn cut_of_stdin(&self) -> Option<Cut> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Stdin(cut) => Some(*cut),
+            Part::Entry(_) | Part::File(_) => None,
+        })
     }
 
     /// The next entry, which stays the next until [`Source::pop`]; `None` after the last. Cancel

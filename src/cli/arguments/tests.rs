@@ -83,6 +83,25 @@ fn wrong_usage_is_found_before_anything_is_sent() {
 }
 
 #[test]
+fn an_address_that_is_none_gets_the_sentence_that_shows_the_way_out() {
+    for (addrs, expected) in [
+        ("127.0.0.1", "--server: \"127.0.0.1\": a port is missing, as in 127.0.0.1:9000"),
+        ("a:1,::1:9000", "--server: \"::1:9000\": an IPv6 address stands in brackets"),
+        ("http://a:8000", "--server: \"http://a:8000\": leave out http:// and write a:8000"),
+        ("256.0.0.1:9000", "is not an IPv4 address"),
+        ("a:1,", "--server: \"a:1,\" has a comma too many"),
+        ("a:0", "--server: \"a:0\": nobody listens on port 0"),
+    ] {
+        match parsed(&["--server", addrs, "ping"]) {
+            Err(Early::Usage(message)) => assert!(message.contains(expected), "{message}"),
+            other => panic!("{addrs} became {other:?}"),
+        }
+    }
+    let servers = |addrs: &str| parsed(&["--server", addrs, "ping"]).unwrap().servers;
+    assert_eq!(servers("[fe80::1%lo]:9000, b:2"), ["[fe80::1%lo]:9000", "b:2"]);
+}
+
+#[test]
 fn help_and_version_are_answered_on_every_level() {
     for args in
         [&["--help"][..], &["help"], &["append", "--help"], &["--help", "append"], &["store", "-h"]]
