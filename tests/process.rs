@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, PipeReader, Read};
+use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -373,6 +373,51 @@ fn a_file_size_limit_of_the_shell_ends_no_node_without_a_word() {
     assert!(process.wait_exit().is_some(), "no signal ended it");
 }
 
+/// A client that takes nothing keeps a stop waiting, within bounds. Supervisors and wrappers repeat
+/// themselves; a person who does so does not want to wait.
+#[test]
+fn a_second_terminate_changes_nothing_and_a_second_interrupt_ends_at_once() {
+    for (signal, code) in [("TERM", 0), ("INT", 130)] {
+        let flags = ["--set", "limits.write_timeout=1000s", "--set", "limits.output_max=64MiB"];
+        let mut node = Process::spawn("master", master(&flags));
+        let ready = node.wait_ready();
+        let mut client = Gateway::connect(ready.gateway);
+        let payload = "\x01".repeat(1 << 20);
+        for _ in 0..8 {
+            client.ok(&format!("APPEND {payload}"));
+        }
+        let mut idle = Gateway::connect(ready.gateway);
+        idle.send("LIST");
+        let begun = Instant::now();
+        let exit = wait_until("the node to end", || {
+            node.signal(signal);
+            node.try_exit()
+        });
+        assert_eq!(exit, Some(code), "{signal}");
+        assert!(begun.elapsed() < STOP, "{signal}: {:?}", begun.elapsed());
+    }
+}
+
+/// What cannot be told is not waited for: nobody reads why the start failed.
+#[test]
+fn a_start_that_fails_ends_although_nobody_reads_why() {
+    let listener = std::net::TcpListener::bind((loopback(), 0)).expect("a free port");
+    let taken = listener.local_addr().expect("it is bound").to_string();
+    for (flags, code) in [
+        (["--frobnicate"].as_slice(), 2),
+        (&["--quorum", "9"], 2),
+        (&["--log-format", "json", "--quorum", "9"], 2),
+        (&["--gateway", "none", "--memory", "--listen", &taken], 1),
+    ] {
+        let (_reader, mut full) = io::pipe().expect("a pipe");
+        full.write_all(&[b'x'; 64 << 10]).expect("a pipe holds so much");
+        let mut command = replog(["master"]);
+        command.args(flags);
+        let mut node = Unheard::start(command, OwnedFd::from(full));
+        assert_eq!(node.wait_exit(), Some(code), "{flags:?}");
+    }
+}
+
 /// A directory that takes for ever to be opened, as on a file system that hangs or a log of terabytes.
 #[test]
 fn a_stop_during_the_start_is_a_stop() {
@@ -392,6 +437,25 @@ fn a_stop_during_the_start_is_a_stop() {
         assert!(begun.elapsed() < STOP, "{:?}", begun.elapsed());
         process.wait_for_log_line(&["stopped before it was ready"]);
     }
+}
+
+/// The same where only one node of several cannot get on.
+#[test]
+fn a_stop_during_the_start_of_dev_is_a_stop() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::create_dir(dir.path().join("s1")).expect("a directory");
+    make_fifo(&dir.path().join("s1/meta"));
+    let ports = ["dev", "--gateway-port", "0", "--wire-port", "0"];
+    let mut dev = Process::spawn("dev", {
+        let mut command = replog(ports);
+        command.arg("--data-dir").arg(dir.path());
+        command
+    });
+    dev.wait_for_log_line(&["ready id=master"]);
+    let begun = Instant::now();
+    dev.signal("TERM");
+    assert_eq!(dev.wait_exit(), Some(0), "{:?}", dev.log());
+    assert!(begun.elapsed() < STOP, "{:?}", begun.elapsed());
 }
 
 /// What a line of JSON says of the end.

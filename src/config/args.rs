@@ -322,7 +322,23 @@ fn usage(message: &str, command: Option<&str>) -> ConfigError {
     let message = message.trim_end_matches('.');
     let commands = ["dev ", "master ", "secondary ", "inspect "];
     let command = commands.iter().find(|known| Some(known.trim_end()) == command).unwrap_or(&"");
-    ConfigError::new(format!("{message}; replog {command}--help shows what is allowed"))
+    let unknown = message.strip_prefix("Unrecognized argument: ");
+    let whose = unknown.map(whose_flag).unwrap_or_default();
+    ConfigError::new(format!("{message}{whose}; replog {command}--help shows what is allowed"))
+}
+
+/// Which commands have a flag, in brackets; nothing if none has.
+fn whose_flag(flag: &str) -> String {
+    let has = |command: &argh::SubCommandInfo| {
+        let mut flags = command.command.flags.iter();
+        flags.any(|known| known.long == flag).then(|| format!("replog {}", command.name))
+    };
+    let owners: Vec<_> = table().commands.iter().filter_map(has).collect();
+    match owners.as_slice() {
+        [] => String::new(),
+        [one] => format!(" (only {one} has it)"),
+        several => format!(" (only {} have it)", several.join(" and ")),
+    }
 }
 
 /// Makes `--key value` of `--key=value`, which argh does not know, up to a bare `--`.

@@ -131,7 +131,11 @@ impl Raw {
 
     /// A path; whether it exists is found out by whoever opens it.
     pub(super) fn path(&self) -> Read<PathBuf> {
-        self.or_refuse(self.as_str().filter(|text| !text.trim().is_empty()).map(PathBuf::from))
+        match self.as_str() {
+            // Elsewhere it stands for stdout, so nobody means a file of that name.
+            Some("-") => self.refuse("write ./- for a file of that name"),
+            text => self.or_refuse(text.filter(|it| !it.trim().is_empty()).map(PathBuf::from)),
+        }
     }
 
     /// `host:port`, kept as written but for spaces around it, so that a name is resolved each time it

@@ -17,6 +17,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, dispatcher, error, info, warn};
 use tracing_subscriber::field::RecordFields;
@@ -161,15 +162,23 @@ pub fn last_word(exit_code: u8, reason: &dyn std::fmt::Display) {
 /// Writes a line to stderr as it is, for as long as there is no log. Accepts that nobody may be there
 /// to read it, which `eprintln!` does not, or that nobody takes it, which `write` does not.
 pub fn complain(line: &str) {
-    let line = format!("{line}\n");
+    let whole = format!("{line}\n");
     let (written, done) = sync_channel(1);
     let write = move || {
-        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = io::stderr().write_all(whole.as_bytes());
         let _ = written.send(());
     };
-    // Without a thread there is no way to say anything that is sure to come back.
-    if thread::Builder::new().spawn(write).is_ok() {
-        let _ = done.recv_timeout(LOG_FLUSH_TIMEOUT);
+    match thread::Builder::new().spawn(write) {
+        Ok(_) => drop(done.recv_timeout(LOG_FLUSH_TIMEOUT)),
+        // No thread is to be had, which may be why there is something to say. Here a place that takes
+        // nothing is at least seen beforehand.
+        Err(_) => {
+            let stderr = io::stderr();
+            let mut waited = [PollFd::new(&stderr, PollFlags::OUT)];
+            if matches!(poll(&mut waited, Some(&Timespec::default())), Ok(1)) {
+                let _ = stderr.lock().write_all(format!("{line}\n").as_bytes());
+            }
+        }
     }
 }
 
@@ -302,6 +311,30 @@ mod tests {
         assert!(lines[1].contains("seen") && lines[1].ends_with("seq=7"), "{text}");
         assert!(lines[2].ends_with("ready id=master"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    /// Whoever reads the log file finds the panic there, with its place.
+    #[test]
+    fn a_panic_is_a_log_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.log");
+        let sink = open(&path).unwrap();
+        let fields = FileFields(DefaultFields::new());
+        let json = layer(LogFormat::Json, Lines(sink.clone()), fields, false);
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(json), || {
+            let panicked = std::panic::catch_unwind(|| panic!("of {} reasons", 1));
+            assert!(panicked.is_err());
+        });
+        std::panic::set_hook(before);
+        sink.flush(Instant::now() + PATIENCE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let first = text.lines().next().unwrap();
+        let line: serde_json::Value = serde_json::from_str(first).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        assert_eq!(line["message"], "replog: panicked, which is a bug: of 1 reasons");
+        assert!(line["place"].as_str().unwrap().contains("logging/mod.rs:"), "{line}");
     }
 
     #[test]

@@ -61,8 +61,6 @@ struct Queue {
     failing: bool,
     /// The file is to be opened anew.
     reopen: bool,
-    /// There is no file, and nobody who would write.
-    closed: bool,
     /// The thread waits for work.
     idle: bool,
 }
@@ -74,7 +72,7 @@ impl Queue {
     }
 
     fn has_work(&self) -> bool {
-        !self.lines.is_empty() || (self.reopen && !self.closed) || self.owes_a_word()
+        !self.lines.is_empty() || self.reopen || self.owes_a_word()
     }
 
     /// Lost lines are told of where lines can be written.
@@ -99,7 +97,7 @@ impl Sink {
     ) -> io::Result<Arc<Self>> {
         let sink = Arc::new(Sink::new(name));
         let writing = sink.clone();
-        let work = move || writing.run(Output { file, path: None, torn: false }, &tell);
+        let work = move || writing.run(Output { file: Some(file), path: None, torn: false }, &tell);
         thread::Builder::new().name(format!("log-{name}")).spawn(work)?;
         Ok(sink)
     }
@@ -142,8 +140,7 @@ impl Sink {
         let mut queue = self.queue();
         let bound = LOG_QUEUE_BYTES_MAX + if important { LOG_QUEUE_RESERVE_BYTES } else { 0 };
         let held = queue.lines.len() + queue.taken;
-        let fits = held + line.len() <= bound && (!queue.overflowing || important);
-        if !fits || queue.closed {
+        if held + line.len() > bound || (queue.overflowing && !important) {
             queue.overflowing = true;
             return queue.lose(1);
         }
@@ -193,24 +190,22 @@ impl Sink {
         opened: &SyncSender<io::Result<()>>,
         tell: &dyn Fn(Notice),
     ) {
-        match open(&path) {
+        let file = match open(&path) {
             Ok(file) => {
                 // Whoever waited may have gone on without us.
                 let _ = opened.send(Ok(()));
-                self.run(Output { file, path: Some(path), torn: false }, tell)
+                Some(file)
             }
             Err(error) => {
-                let late = opened.send(Err(io::Error::new(error.kind(), error.to_string())));
-                if late.is_err() {
+                let Err(error) = opened.send(Err(error)) else { return };
+                if let Err(error) = error.0 {
+                    self.queue().failing = true;
                     tell(Notice::Failing(error));
                 }
-                let mut queue = self.queue();
-                let newlines = queue.lines.iter().filter(|&&byte| byte == b'\n').count();
-                queue.lose(newlines as u64); // At most as many as bytes.
-                queue.lines.clear();
-                (queue.closed, queue.failing) = (true, true);
+                None
             }
-        }
+        };
+        self.run(Output { file, path: Some(path), torn: false }, tell);
     }
 
     fn run(&self, mut output: Output, tell: &dyn Fn(Notice)) {
@@ -308,7 +303,8 @@ fn open(path: &Path) -> io::Result<File> {
 /// What lines are written to.
 #[derive(Debug)]
 struct Output {
-    file: File,
+    /// None that is open: tried with each write.
+    file: Option<File>,
     /// Where it is, if it can be opened anew.
     path: Option<PathBuf>,
     /// The last byte written is in the middle of a line.
@@ -337,13 +333,18 @@ impl Output {
 
     /// At least one byte.
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let file = match (&mut self.file, &self.path) {
+            (Some(file), _) => file,
+            (none, Some(path)) => none.insert(open(path)?),
+            (None, None) => return Err(io::ErrorKind::NotFound.into()),
+        };
         loop {
-            match self.file.write(bytes) {
+            match file.write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Whoever gave us the file may have made it so; this thread may wait.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], None) {
+                    match poll(&mut [PollFd::new(file, PollFlags::OUT)], None) {
                         Ok(_) | Err(rustix::io::Errno::INTR) => {}
                         Err(error) => return Err(error.into()),
                     }
@@ -357,7 +358,7 @@ impl Output {
         let Some(path) = self.path.clone() else { return };
         match open(&path) {
             Ok(file) => {
-                (self.file, self.torn) = (file, false);
+                (self.file, self.torn) = (Some(file), false);
                 tell(Notice::Reopened(path));
             }
             Err(error) => tell(Notice::NotReopened(path, error)),

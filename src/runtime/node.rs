@@ -30,7 +30,7 @@ use crate::types::{Epoch, LogId, NodeId, RunId, Seq};
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// An address could not be taken.
-    #[error("cannot listen on {addr} ({key}): {error}; free it or choose another one with {flag}")]
+    #[error("cannot listen on {addr} ({key}): {error}; {}choose another one with {flag}", way_out(.error))]
     Bind {
         /// The address as configured.
         addr: String,
@@ -80,6 +80,16 @@ pub enum NodeError {
         /// What happened.
         error: Box<NodeError>,
     },
+}
+
+/// What may be done about an address that cannot be taken, beside taking another one.
+fn way_out(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "free it or ",
+        std::io::ErrorKind::PermissionDenied => "a port below 1024 needs a privilege: grant it or ",
+        std::io::ErrorKind::AddrNotAvailable => "this machine does not have it: add it or ",
+        _ => "",
+    }
 }
 
 impl From<StoreError> for NodeError {
@@ -318,6 +328,9 @@ fn start_driver(
         Role::Master => {
             let now = node.clock.now();
             let own = own_log(&opened);
+            if config.node.bootstrap && own.log_id.is_some() {
+                warn!(seq = %own.last, "--bootstrap does nothing: this node has a log, and goes on with it");
+            }
             let engine = Master::new(master_config(config), RunId::new(number), log_id, own, now);
             (Some(MasterDriver::new(node.clone(), config, engine, opened, inputs, view)), None)
         }

@@ -341,6 +341,13 @@ impl Process {
         code
     }
 
+    /// The exit code, if the process has ended; `Some(None)` if a signal ended it.
+    #[track_caller]
+    pub fn try_exit(&mut self) -> Option<Option<i32>> {
+        let status = self.child.0.try_wait().expect("a child can be waited for");
+        status.map(|status| status.code())
+    }
+
     /// Memory of the process that is in RAM, in bytes.
     #[track_caller]
     pub fn resident_bytes(&self) -> u64 {

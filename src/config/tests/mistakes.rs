@@ -177,6 +177,23 @@ fn what_is_set_twice_by_one_flag_is_refused() {
     refusal(&twice, &["--set", "cluster.ack", "twice"]);
     refusal(&["master", "--log-file", " "], &["log.file", "--log-file"]);
     refusal(&["master", "--data-dir", "\t"], &["node.data_dir", "--data-dir"]);
+    refusal(&["master", "--log-file", "-"], &["log.file: - is not allowed", "./-"]);
+}
+
+/// A flag of another command is no typo: it is said whose it is.
+#[test]
+fn a_flag_of_another_command_is_called_so() {
+    for (command, flag, owners) in [
+        ("secondary", "--bootstrap", "only replog master has it"),
+        ("secondary", "--accept-data-loss", "only replog master has it"),
+        ("master", "--delay", "only replog secondary has it"),
+        ("dev", "--memory", "only replog master and replog secondary have it"),
+        ("master", "--secondaries", "only replog dev has it"),
+    ] {
+        refusal(&[command, flag, "1"], &[flag, owners, &format!("replog {command} --help")]);
+    }
+    let typo = read(&["master", "--bogus"]).unwrap_err().to_string();
+    assert!(!typo.contains("only replog"), "{typo}");
 }
 
 #[test]
