@@ -3,8 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::BytesMut;
 use serde_json::{Value, json};
@@ -18,7 +17,7 @@ use crate::store::disk::meta::{BadMeta, META, Meta};
 use crate::store::disk::scan::{Met, Scan, read_span, scan};
 use crate::store::disk::segment::read_footer;
 use crate::store::disk::{ASIDE, LOCK};
-use crate::store::fs::{Fs, RealFs};
+use crate::store::fs::{Fs, RealFs, lock_holder};
 use crate::store::record::take_record;
 use crate::types::{PrefixId, Seq, SeqRange};
 
@@ -94,7 +93,7 @@ impl Report<'_> {
     }
 
     fn directory(&mut self, dir: &Path) -> io::Result<()> {
-        let holder = holder_of(&dir.join(LOCK));
+        let holder = holder_of(dir);
         let in_use = match &holder {
             Some(pid) => format!("in use by process {pid}: what it writes meanwhile may look torn"),
             None => "not in use".to_owned(),
@@ -360,14 +359,10 @@ fn newer(path: &Path, found: u32) -> io::Error {
     ))
 }
 
-/// The process that holds the lock of a directory, if one does. The kernel's list of locks is read:
-/// trying the lock could keep a node that starts at this moment from getting it.
-fn holder_of(lock: &PathBuf) -> Option<String> {
-    let inode = format!(":{}", fs::metadata(lock).ok()?.ino());
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let held = locks.lines().any(|line| {
-        let mut words = line.split_whitespace();
-        line.contains(" FLOCK ") && words.any(|word| word.ends_with(&inode) && word.contains(':'))
-    });
-    held.then(|| fs::read_to_string(lock).unwrap_or_default().trim().to_owned())
+/// The process that uses a directory, if one does.
+fn holder_of(dir: &Path) -> Option<String> {
+    let lock = dir.join(LOCK);
+    let seen = lock_holder(dir).or_else(|| lock_holder(&lock))?;
+    let said = || fs::read_to_string(&lock).unwrap_or_default().trim().to_owned();
+    Some(if seen.is_empty() { said() } else { seen })
 }

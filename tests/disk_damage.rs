@@ -507,7 +507,7 @@ fn what_is_no_data_directory_is_left_alone() {
     let said = refusal(RealFs, dir.path());
     assert!(said.contains("thesis.txt"), "{said}");
     let names: Vec<_> = RealFs.list(dir.path()).unwrap();
-    assert_eq!(names, ["lock", "thesis.txt"]);
+    assert_eq!(names, ["thesis.txt"]);
 }
 
 #[test]

@@ -14,7 +14,8 @@ use crate::descriptors;
 use crate::limits::{FRAME_BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, ROOM_TOLD_INTERVAL, RUN_BYTES_MAX};
 use crate::store::fs::RealFs;
 use crate::store::{
-    DiskEvent, DiskLog, DiskOptions, Fsync, LogStore, MemoryLog, Opened, Recovery, SyncStats,
+    DiskEvent, DiskLog, DiskOptions, Fsync, LogStore, MemoryLog, Opened, Recovery, StoreError,
+    SyncStats,
 };
 use crate::types::{NodeId, Seq, SeqRange, Shortage, Time};
 
@@ -268,6 +269,18 @@ impl Log {
             }
         };
         tokio::spawn(async move { end.run_until_cancelled(scrubbing).await });
+    }
+
+    /// Looks whether the data directory is where it was, and says what had to be put back.
+    ///
+    /// # Errors
+    /// It is not, or not usable any more: the node must end.
+    pub(super) fn look_at_home(&mut self, id: &NodeId) -> Result<(), StoreError> {
+        let Log::Disk(log, _) = self else { return Ok(()) };
+        for note in log.look_at_home()? {
+            warn!(%id, note, "somebody changed the data directory of a running node");
+        }
+        Ok(())
     }
 
     /// Bytes that are free on the disk, if there is one and it says so.

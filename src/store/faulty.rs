@@ -161,6 +161,9 @@ fn missing() -> io::Error {
     io::ErrorKind::NotFound.into()
 }
 
+/// What is locked, whatever it is.
+const LOCKED: FileId = FileId { device: 1, inode: u64::MAX };
+
 /// See the module.
 #[derive(Clone)]
 pub struct FaultyFs {
@@ -522,6 +525,8 @@ impl Fs for FaultyFs {
         world.check(world.life)?;
         let is_dir = || world.names.keys().any(|name| name.starts_with(path));
         match world.names.get(path) {
+            // Nobody takes a lock's file away here.
+            _ if world.locks.contains(path) && path.ends_with("lock") => Ok(LOCKED),
             Some(&inode) => Ok(FileId { device: 1, inode }),
             // A directory is there while anything is in it.
             None if is_dir() => Ok(FileId { device: 1, inode: 0 }),
@@ -549,7 +554,11 @@ struct FaultyLock {
     life: u64,
 }
 
-impl FsLock for FaultyLock {}
+impl FsLock for FaultyLock {
+    fn id(&self) -> FileId {
+        LOCKED
+    }
+}
 
 impl Drop for FaultyLock {
     fn drop(&mut self) {

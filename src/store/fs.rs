@@ -93,7 +93,25 @@ pub trait FsFile: Send + Sync {
 }
 
 /// A lock that ends when it is dropped.
-pub trait FsLock: Send {}
+pub trait FsLock: Send {
+    /// What is locked.
+    fn id(&self) -> FileId;
+}
+
+/// The process that holds a lock on this file or directory, if one does and can be seen from here. The
+/// kernel's list of locks is read: to try the lock could keep a node that starts now from getting it.
+pub fn lock_holder(path: &Path) -> Option<String> {
+    let inode = format!(":{}", fs::metadata(path).ok()?.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        // 1: FLOCK  ADVISORY  WRITE 4711 08:02:123456 0 EOF
+        let mut words = line.split_whitespace().skip_while(|&word| word != "FLOCK").skip(3);
+        let (pid, file) = (words.next()?, words.next()?);
+        // Processes of other namespaces are shown as 0 or below.
+        let is_seen = pid.parse::<u32>().is_ok_and(|pid| pid > 0);
+        file.ends_with(&inode).then(|| if is_seen { pid.to_owned() } else { String::new() })
+    })
+}
 
 /// Whether an error says that no room is left: on the file system, of a quota, or in one file.
 pub fn is_full(error: &io::Error) -> bool {
@@ -220,7 +238,7 @@ impl Fs for RealFs {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             // Some file systems of networks lock files only: the lock on the file is all there is.
-            Ok(()) | Err(_) => Ok(Some(Box::new(RealLock { _file: file }))),
+            Ok(()) | Err(_) => Ok(Some(RealLock::of(file)?)),
         }
     }
 
@@ -237,7 +255,7 @@ impl Fs for RealFs {
                     Err(error) if !is_full(&error) => return Err(error),
                     Ok(()) | Err(_) => {}
                 }
-                Ok(Ok(Box::new(RealLock { _file: file })))
+                Ok(Ok(RealLock::of(file)?))
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
@@ -274,9 +292,21 @@ impl Fs for RealFs {
 /// The kernel ends the lock with the last handle of the file.
 struct RealLock {
     _file: File,
+    id: FileId,
 }
 
-impl FsLock for RealLock {}
+impl RealLock {
+    fn of(file: File) -> io::Result<Box<dyn FsLock>> {
+        let id = file.metadata()?.into();
+        Ok(Box::new(RealLock { _file: file, id }))
+    }
+}
+
+impl FsLock for RealLock {
+    fn id(&self) -> FileId {
+        self.id
+    }
+}
 
 impl FsFile for File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

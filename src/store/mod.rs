@@ -151,6 +151,13 @@ pub enum StoreError {
         /// What was tried.
         what: String,
     },
+    /// The directory, or a file that is written to, is not where it was: what is written from now on
+    /// would be found by nobody.
+    #[error("{what}")]
+    Gone {
+        /// What was found, and what to do.
+        what: String,
+    },
     /// The disk failed.
     #[error(
         "cannot {what}: {error}; look at the disk and its file system, then start the node again"

@@ -39,6 +39,9 @@ impl MasterDriver {
             self.failed = Some(NodeError::SyncFailed(reason));
             return;
         }
+        if let Err(error) = self.log.look_at_home(&self.node.id) {
+            return self.fail(error);
+        }
         self.note_damage();
         let shortage = self.log.store().room_for(0).err();
         self.engine.handle_room(shortage);

@@ -82,6 +82,9 @@ impl SecondaryDriver {
             self.failed = Some(NodeError::SyncFailed(reason));
             return;
         }
+        if let Err(error) = self.log.look_at_home(&self.node.id) {
+            return self.fail(error);
+        }
         self.note_damage(now);
         self.look_for_room(now);
         let stored = self.log.store_mut().make_durable(self.engine.written());

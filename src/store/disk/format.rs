@@ -14,7 +14,8 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 /// Length of a segment's header.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 
-const MAGIC: &[u8; 8] = b"RPLGSEG\0";
+/// How every segment begins.
+pub(crate) const SEGMENT_MAGIC: &[u8; 8] = b"RPLGSEG\0";
 const SEAL_MAGIC: u32 = 0x4C41_4553; // "SEAL"
 
 /// Control record: the durable position known when it was written.
@@ -53,7 +54,7 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         let mut fields = &mut bytes[..];
-        fields.put_slice(MAGIC);
+        fields.put_slice(SEGMENT_MAGIC);
         fields.put_u32_le(FORMAT_VERSION);
         fields.put_u32_le(0);
         fields.put_slice(&self.log_id.map_or([0; 16], LogId::bytes));
@@ -78,7 +79,7 @@ impl SegmentHeader {
         let (version_crc, crc) = (crc32c(&fields[..12]), crc32c(&fields[..60]));
         let magic = fields.copy_to_bytes(8);
         let version = fields.get_u32_le();
-        if magic != MAGIC[..] || fields.get_u32_le() != version_crc || version == 0 {
+        if magic != SEGMENT_MAGIC[..] || fields.get_u32_le() != version_crc || version == 0 {
             return Err(damaged);
         }
         if version > FORMAT_VERSION {

@@ -49,6 +49,7 @@
 pub(crate) mod format;
 pub(crate) mod meta;
 pub(crate) mod recovery;
+mod refusal;
 pub(crate) mod repair;
 mod room;
 pub(crate) mod scan;
@@ -56,13 +57,15 @@ mod scrub;
 pub(crate) mod segment;
 pub(crate) mod segments;
 mod sync;
+mod watch;
 mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use recovery::{OpenError, Opened, Recovery};
+pub use recovery::{Opened, Recovery};
+pub use refusal::OpenError;
 pub use scrub::{Scrub, ScrubStep};
 pub use sync::SyncStats;
 pub use write::DiskLog;

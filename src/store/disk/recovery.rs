@@ -23,9 +23,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::{BadSegmentHeader, FORMAT_VERSION, Footer, SEGMENT_HEADER_BYTES};
+use super::format::{
+    BadSegmentHeader, FORMAT_VERSION, Footer, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC,
+};
 use super::format::{SegmentHeader, encode_mark, segment_first};
 use super::meta::{BadMeta, META, Meta};
+use super::refusal::{OpenError, io, is_nobodys, no_directory};
 use super::room::Room;
 use super::scan::{Place, Scan, Written, read_span, scan};
 use super::scrub::Scrubber;
@@ -33,13 +36,13 @@ use super::segment::{Body, Segment, footer_offset, points_of, read_footer};
 use super::segments::{Notify, Segments};
 use super::sync::Syncer;
 use super::write::{Active, DiskLog};
-use super::{ASIDE, DiskEvent, DiskOptions, Fsync, Home, LOCK, RESERVE};
+use super::{DiskEvent, DiskOptions, Fsync, Home, LOCK, RESERVE};
 use crate::limits::SEALED_UNSYNCED_MAX;
 use crate::sabotage::{Bug, active};
 use crate::store::Bounds;
-use crate::store::fs::{Fs, FsFile, advice, is_sync_failure};
+use crate::store::fs::{Fs, FsFile, lock_holder};
 use crate::store::reader::{Shared, Tail};
-use crate::types::{NodeId, PrefixId, Seq, SeqRange};
+use crate::types::{PrefixId, Seq, SeqRange};
 
 /// A log that was opened, and how it was found.
 pub struct Opened {
@@ -72,88 +75,13 @@ pub struct Recovery {
     pub durable_mark: Seq,
 }
 
-/// Why a directory was not opened. Nothing in it was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process uses it.
-    #[error(
-        "{dir} is in use by process {pid}: stop that node, or give this one another --data-dir"
-    )]
-    Locked {
-        /// The directory.
-        dir: PathBuf,
-        /// What the lock file says.
-        pid: String,
-    },
-    /// It belongs to another node.
-    #[error(
-        "{dir} is the log of node {found}, not of {id}: give this node its own --data-dir, or \
-         start it with --id {found}"
-    )]
-    OtherNode {
-        /// The directory.
-        dir: PathBuf,
-        /// Whose it is.
-        found: NodeId,
-        /// Who wanted it.
-        id: NodeId,
-    },
-    /// A later version wrote it.
-    #[error(
-        "{path} has format {found}, and this version of replog knows formats up to {known}: start \
-         a newer replog"
-    )]
-    NewerFormat {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-        /// The newest format known here.
-        known: u32,
-    },
-    /// It holds something else.
-    #[error("{dir} is no data directory of replog (it holds {found}): name an empty or new one")]
-    NotReplog {
-        /// The directory.
-        dir: PathBuf,
-        /// What it holds.
-        found: String,
-    },
-    /// What must not be forgotten is lost.
-    #[error(
-        "{path} is damaged in both of its copies or gone, and with it what this node promised: \
-         move the directory away and start empty, so that the node is filled by the others"
-    )]
-    MetaDamaged {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A segment of another log lies among the others.
-    #[error("{path} belongs to another log than the directory: move that file away")]
-    ForeignSegment {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system refused.
-    #[error("cannot {what}: {error}{}", advice(.error))]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What the system said.
-        error: std::io::Error,
-    },
-}
-
-impl OpenError {
-    /// Whether the disk failed a sync, so that what it says from now on proves nothing.
-    pub fn is_sync_failure(&self) -> bool {
-        matches!(self, OpenError::Io { error, .. } if is_sync_failure(error))
-    }
-}
-
-fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> OpenError {
-    let what = what.into();
-    move |error| OpenError::Io { what, error }
+/// Whether a file of this name is a segment of ours: programs of the same kind name theirs alike.
+fn is_segment(home: &Home, name: &str) -> bool {
+    segment_first(name).is_some_and(|first| {
+        let read = home.fs.open_to_read(&home.segment(first));
+        let head = read.map(|file| read_span(&*file, 0, SEGMENT_HEADER_BYTES)).unwrap_or_default();
+        head.starts_with(SEGMENT_MAGIC)
+    })
 }
 
 impl DiskLog {
@@ -171,16 +99,26 @@ impl DiskLog {
         let home = Home { fs, dir: dir.to_owned() };
         let fs = &*home.fs;
         let shown = dir.display();
-        fs.create_dir(dir).map_err(io(format!("make the directory {shown}")))?;
-        let pid = std::process::id().to_string();
+        fs.create_dir(dir).map_err(|error| no_directory(dir, error))?;
+        let locked = |holder: &str| OpenError::Locked {
+            dir: dir.to_owned(),
+            holder: match holder.trim() {
+                "" => "another process".to_owned(),
+                pid => format!("process {pid}"),
+            },
+        };
+        // The directory itself: a file in it is deleted by those who take it for a remnant.
         let lock = fs
-            .lock(&dir.join(LOCK), &format!("{pid}\n"))
-            .map_err(io(format!("lock {shown}/{LOCK}")))?
-            .map_err(|holder| OpenError::Locked {
-                dir: dir.to_owned(),
-                pid: if holder.trim().is_empty() { "?".into() } else { holder.trim().into() },
-            })?;
+            .lock_dir(dir)
+            .map_err(io(format!("lock the directory {shown}")))?
+            .ok_or_else(|| locked(&lock_holder(dir).unwrap_or_default()))?;
+        // Before anything is made in it: it may be no directory of ours.
         let mut opening = Opening::begin(home.clone(), &options)?;
+        let path = dir.join(LOCK);
+        let file_lock = fs
+            .lock(&path, &format!("{}\n", std::process::id()))
+            .map_err(io(format!("lock {}", path.display())))?
+            .map_err(|holder| locked(&holder))?;
         let reserve = dir.join(RESERVE);
         let reserve = fs
             .open(&reserve)
@@ -207,6 +145,7 @@ impl DiskLog {
             options.manual_sync,
         )
         .map_err(io("start the disk thread"))?;
+        let dir_id = home.fs.id(dir).map_err(io(format!("look at {shown}")))?;
         let log = DiskLog {
             home,
             options,
@@ -220,6 +159,9 @@ impl DiskLog {
             scrubber: Scrubber::default(),
             failed: None,
             closed: false,
+            dir_id,
+            looked: None,
+            file_lock,
             _lock: lock,
         };
         Ok(Opened { log, recovery: opening.recovery })
@@ -291,12 +233,10 @@ impl Opening {
                 return Err(OpenError::NewerFormat { path, found, known: FORMAT_VERSION });
             }
             Err(BadMeta::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-                if names.iter().any(|name| segment_first(name).is_some()) {
-                    return Err(OpenError::MetaDamaged { path: dir.join(META) });
+                if names.iter().any(|name| is_segment(&home, name)) {
+                    return Err(OpenError::MetaDamaged { path: dir.join(META), found: "gone" });
                 }
-                let ours = [LOCK, RESERVE, ASIDE, "meta.tmp", "lost+found"];
-                if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_str())) {
-                    let found = other.clone();
+                if let Some(found) = names.into_iter().find(|name| !is_nobodys(name)) {
                     return Err(OpenError::NotReplog { dir: dir.clone(), found });
                 }
                 recovery.new = true;
@@ -306,7 +246,8 @@ impl Opening {
                 return Err(io(format!("read {}", dir.join(META).display()))(error));
             }
             Err(BadMeta::Damaged) => {
-                return Err(OpenError::MetaDamaged { path: dir.join(META) });
+                let found = "damaged in both of its copies";
+                return Err(OpenError::MetaDamaged { path: dir.join(META), found });
             }
         };
         if meta.node_id != options.node_id {

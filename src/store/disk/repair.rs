@@ -84,6 +84,7 @@ impl DiskLog {
         if from > bounds.last {
             return Ok(0);
         }
+        self.check_home()?;
         self.kept = None;
         // No sync may run while files change under it.
         self.syncer.sync_now();
@@ -185,6 +186,7 @@ impl DiskLog {
         {
             return Err(StoreError::Unfit { range: given });
         }
+        self.check_home()?;
         self.write_repair(&run, damage).map_err(|error| self.fail("repair the log", &error))
     }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::io::ErrorKind::FileTooLarge;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::format::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, encode_mark, footer_len};
 use super::meta::Meta;
@@ -19,7 +20,7 @@ use crate::limits::{
     RUN_DISK_EXTRA_BYTES, SEGMENT_EPOCHS_MAX,
 };
 use crate::sabotage::{Bug, active};
-use crate::store::fs::{FsFile, FsLock, is_full};
+use crate::store::fs::{FileId, FsFile, FsLock, is_full};
 use crate::store::reader::Shared;
 use crate::store::{Bounds, Identity, LogReader, LogStore, Run, StoreError};
 use crate::types::{PrefixId, RoomLimit, Seq, SeqRange, Shortage};
@@ -40,6 +41,12 @@ pub struct DiskLog {
     pub(super) scrubber: Scrubber,
     pub(super) failed: Option<StoreError>,
     pub(super) closed: bool,
+    /// Which directory was opened.
+    pub(super) dir_id: FileId,
+    /// When it was last looked at.
+    pub(super) looked: Option<Instant>,
+    /// The lock that older versions know.
+    pub(super) file_lock: Box<dyn FsLock>,
     /// Ends when the log is dropped, after everything above.
     pub(super) _lock: Box<dyn FsLock>,
 }
@@ -120,6 +127,7 @@ impl DiskLog {
 
     /// Replaces `meta`, with the last bytes of the reserve if it must be.
     pub(super) fn write_meta(&mut self, meta: Meta) -> Result<(), StoreError> {
+        self.check_home()?;
         let home = &self.home;
         let written = self.room.with_control(|| insist(|| meta.write(&*home.fs, &home.dir)));
         match written {
@@ -184,6 +192,7 @@ impl DiskLog {
     /// sealed: while no file can be begun because too many are open, or for want of room, the active
     /// segment just grows beyond its size. What was let in must be written.
     fn roll(&mut self, first: Seq, before: PrefixId) -> Result<(), StoreError> {
+        self.check_home()?;
         match self.begin_file(first, before) {
             Ok(file) => {
                 if let Err(error) = self.seal() {
@@ -437,7 +446,7 @@ impl LogStore for DiskLog {
             let meta = Meta { clean: Some((bounds.last, bounds.tail)), ..self.meta.clone() };
             match self.write_meta(meta) {
                 // Without room the next start reads what it would have been told.
-                Ok(()) | Err(StoreError::Full) => {}
+                Ok(()) | Err(StoreError::Full | StoreError::Gone { .. }) => {}
                 Err(error) => (self.notify)(DiskEvent::SyncFailed(error.to_string())),
             }
         }
