@@ -88,6 +88,24 @@ fn an_append_that_waits_for_input_ends_with_the_code_of_the_signal() {
     assert_eq!(cluster.client().list("").payloads(), ["whole", "whole"]);
 }
 
+/// As a shell starts what it is to run in the background: Ctrl-C is for others then.
+#[test]
+fn a_signal_that_was_ignored_from_the_start_stays_so() {
+    let cluster = Cluster::of(0).start();
+    let server = master(&cluster);
+    let mut command = std::process::Command::new("sh");
+    let script = "trap '' INT; exec \"$0\" --server \"$1\" append -";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_replog-cli"), &server]);
+    let (mut append, mut input) = Process::spawn_with_input("append", command);
+    for answers in 1..=2 {
+        input.write_all(b"x\n").expect("it reads");
+        wait_until("its answer", || (append.stdout().len() == answers).then_some(()));
+        append.signal("INT");
+    }
+    append.signal("TERM");
+    assert_eq!(append.wait_exit(), Some(143));
+}
+
 /// Nobody reads its output, so that it is stuck in writing: the first signal cannot be answered.
 #[test]
 fn a_second_signal_ends_it_at_once_whatever_it_does() {

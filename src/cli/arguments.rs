@@ -33,7 +33,9 @@ const SERVER_VARIABLE: &str = "REPLOG_SERVER";
     error_code(3, "UNKNOWN, or the connection was lost after something was sent"),
     error_code(4, "PENDING: in the log, the write concern not met yet"),
     error_code(5, "no server reachable, nothing sent; verify: a node is unreachable"),
-    error_code(6, "verify: the logs differ")
+    error_code(6, "verify: the logs differ"),
+    error_code(130, "SIGINT ended it before all was done, and nothing is in doubt"),
+    error_code(143, "SIGTERM did")
 )]
 struct Arguments {
     /// wire address of a node, or several with commas between: the first that answers is used, and

@@ -138,6 +138,10 @@ pub(super) fn reword(message: &str) -> String {
              replog-cli tail -n {}",
             &value[1..]
         ),
+        "-n" if value.strip_prefix('+').is_some_and(is_number) => format!(
+            "{option} {value}: {cause}; from an entry on, they are shown by replog-cli list --from {}",
+            &value[1..]
+        ),
         _ => format!("{option} {value}: {cause}"),
     }
 }
@@ -334,6 +338,10 @@ mod tests {
                 "Error parsing option '--from' with value '-2': expected a number",
                 "--from -2: expected a number; entries are numbered from 1, and the last ones are \
                  shown by replog-cli tail -n 2",
+            ),
+            (
+                "Error parsing option '--n' with value '+5': expected a number",
+                "-n +5: expected a number; from an entry on, they are shown by replog-cli list --from 5",
             ),
             ("something else", "something else"),
         ] {

@@ -5,7 +5,8 @@ use std::process::exit;
 use std::sync::mpsc;
 use std::thread;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::watch;
 
 /// What asked the program to end.
@@ -45,15 +46,8 @@ impl Interrupts {
         let (first_sender, first) = watch::channel(None);
         let (ready_sender, ready) = mpsc::sync_channel(1);
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            let listening = || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-                let _entered = runtime.enter();
-                let signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-                drop(_entered);
-                Ok::<_, io::Error>((runtime, signals))
-            };
-            let (runtime, (mut interrupt, mut terminate)) = match listening() {
-                Ok(listening) => listening,
+            let (runtime, mut heard) = match Heard::install() {
+                Ok(installed) => installed,
                 Err(error) => {
                     // Whoever started us waits for this.
                     let _ = ready_sender.send(Err(error));
@@ -62,16 +56,8 @@ impl Interrupts {
             };
             let _ = ready_sender.send(Ok(()));
             runtime.block_on(async {
-                let mut next = async || {
-                    tokio::select! {
-                        Some(()) = interrupt.recv() => Signal::Interrupt,
-                        Some(()) = terminate.recv() => Signal::Terminate,
-                        // Signals do not end.
-                        else => std::future::pending().await,
-                    }
-                };
-                first_sender.send_replace(Some(next().await));
-                next().await;
+                first_sender.send_replace(Some(heard.next().await));
+                heard.next().await;
                 exit(i32::from(code));
             });
         })?;
@@ -104,4 +90,50 @@ impl Interrupts {
             _ => std::future::pending().await,
         }
     }
+}
+
+/// The two signals, unless whoever started us had them ignored.
+struct Heard {
+    interrupt: Option<Stream>,
+    terminate: Option<Stream>,
+}
+
+impl Heard {
+    fn install() -> io::Result<(Runtime, Self)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let entered = runtime.enter();
+        let hear = |kind| (!is_ignored(kind)).then(|| signal(kind)).transpose();
+        let interrupt = hear(SignalKind::interrupt())?;
+        let terminate = hear(SignalKind::terminate())?;
+        drop(entered);
+        Ok((runtime, Heard { interrupt, terminate }))
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            () = received(&mut self.interrupt) => Signal::Interrupt,
+            () = received(&mut self.terminate) => Signal::Terminate,
+        }
+    }
+}
+
+/// Until the signal comes; for ever if nobody listens for it. Cancel safe.
+pub(super) async fn received(stream: &mut Option<Stream>) {
+    let received = match stream {
+        Some(stream) => stream.recv().await,
+        None => None,
+    };
+    if received.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Whether a signal is ignored: a shell does so for what it starts in the background, so that the
+/// Ctrl-C for something else does not end it. Where the system does not tell, it is not.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The signals are numbered from 1.
+    ignored.is_some_and(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
 }

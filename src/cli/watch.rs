@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Exit;
-use super::interrupt::Interrupts;
+use super::interrupt::{Interrupts, received};
 use super::output::{Content, Stdout, failure};
 use super::status::Shown;
 use super::terminal::{Medium, fit, is_dumb, size_of, wrap};
@@ -39,7 +39,7 @@ pub(super) async fn watch(
             biased;
             // Whoever watches ends it this way: it is the normal end.
             _ = interrupts.first() => break,
-            () = next_of(&mut resized) => None,
+            () = received(&mut resized) => None,
             looked = async {
                 ticks.tick().await;
                 look().await
@@ -72,16 +72,6 @@ pub(super) async fn watch(
     match stdout.flush() {
         Ok(()) => Exit::Done,
         Err(error) => failure(&error),
-    }
-}
-
-async fn next_of(signal: &mut Option<Signal>) {
-    let received = match signal {
-        Some(signal) => signal.recv().await,
-        None => None,
-    };
-    if received.is_none() {
-        std::future::pending::<()>().await;
     }
 }
 

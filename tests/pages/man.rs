@@ -52,6 +52,15 @@ const CLIENT: Words = Words {
          entry, in order. When its connection is lost it connects again for up to five seconds: \
          what was sent and not answered is printed as UNKNOWN and never sent twice, what was not \
          sent goes over the new connection.",
+        "SIGINT (Ctrl-C) or SIGTERM in an append that waits ends the waiting, not the append: every \
+         entry that was sent and has no answer is printed as UNKNOWN, what is known of it and of \
+         those that were not sent is said on stderr, and the exit status is 3 if any may be in the \
+         log. A second signal ends the program at once. tail -f and --watch end normally by either.",
+        "An entry may hold any bytes. append --file FILE makes one of a whole file, append -0 takes \
+         entries that end with a byte of zero; list -0, tail -0 and get --raw give them back.",
+        "On a terminal, control characters in what nodes say and in payloads are printed as \\xNN, \
+         U+0080 to U+009F too; --raw and -0 change nothing. The table of status --all leaves out what \
+         there is no room for, and says so.",
         "tail -f follows across lost connections and restarts of nodes, each entry once and in \
          order. A node that has lost its entries is waited for until it has them again; a node with \
          another log ends it.",
