@@ -508,8 +508,9 @@ impl World {
                     return self.post(node, session, To::Master, Frame::Nack);
                 }
                 assert!(of.engine.admits(session, Epoch::new(1)), "one master, one epoch");
-                of.engine.handle_levels(commit, vec![commit]);
-                self.arrive(node, session, &run);
+                if self.arrive(node, session, &run) {
+                    self.nodes[node].engine.handle_levels(session, commit, vec![commit]);
+                }
                 self.carry_out_secondary(node, Some(run));
                 let of = &mut self.nodes[node];
                 if of.fail_after > 0 {
@@ -519,7 +520,7 @@ impl World {
                 }
             }
             Frame::Heartbeat { commit } => {
-                of.engine.handle_levels(commit, vec![commit]);
+                of.engine.handle_levels(session, commit, vec![commit]);
                 self.post(node, session, To::Master, Frame::HeartbeatAck);
             }
             Frame::Closed if of.engine.session() == Some(session) => self.end_of_session(node),
@@ -538,7 +539,7 @@ impl World {
         self.carry_out_secondary(node, None);
     }
 
-    fn arrive(&mut self, node: usize, session: SessionId, run: &Run) {
+    fn arrive(&mut self, node: usize, session: SessionId, run: &Run) -> bool {
         let of = &mut self.nodes[node];
         let common = of.engine.written().min(run.range.last());
         let overlap = (run.range.first <= common).then(|| {
@@ -548,7 +549,7 @@ impl World {
         let tail = run.entries[run.entries.len() - 1];
         let bytes = run.entries.len() * ENTRY_BYTES;
         let arrival = Arrival { range: run.range, before: run.before, tail, bytes, overlap };
-        of.engine.handle_arrival(session, arrival);
+        of.engine.handle_arrival(session, arrival)
     }
 
     fn carry_out_secondary(&mut self, node: usize, mut current: Option<Run>) {
@@ -650,7 +651,8 @@ impl World {
 
     fn introduce(&mut self, node: usize, session: SessionId) {
         let (log_id, epoch) = (self.master.log_id(), self.master.epoch());
-        let hello = MasterHello { log_id, epoch, run_id: self.master.run_id(), begins: Seq::ZERO };
+        let begins = Some(Seq::FIRST);
+        let hello = MasterHello { log_id, epoch, run_id: self.master.run_id(), begins };
         self.post(node, session, To::Secondary, Frame::Hello { hello });
     }
 

@@ -604,7 +604,10 @@ impl SecondarySide {
                     log_id: command.option("log", log_id).unwrap_or(Some(LogId::new([b'a'; 16]))),
                     epoch: Epoch::new(command.number("epoch").unwrap_or(1)),
                     run_id: command.number("run").map_or(RUN, RunId::new),
-                    begins: command.seq("begins").unwrap_or(Seq::ZERO),
+                    // A master that does not say where its epoch begins: `begins=none`.
+                    begins: command
+                        .option("begins", |text| Some(parsed(text).map(Seq::new)))
+                        .unwrap_or(Some(Seq::FIRST)),
                 };
                 match self.engine.handle_hello(session, hello) {
                     Ok(()) => self.line("hello", &format!("stored={}", self.engine.stored())),
@@ -627,7 +630,11 @@ impl SecondarySide {
                 if !self.engine.admits(session, epoch) {
                     self.line("ignored", &range);
                 } else if self.engine.takes(session, range, run.bytes, self.room) {
-                    self.arrive(session, run.clone());
+                    let taken = self.arrive(session, run.clone());
+                    // What it says of the levels counts if it is taken.
+                    if let Some(commit) = command.seq("commit").filter(|_| taken) {
+                        self.engine.handle_levels(session, commit, vec![commit]);
+                    }
                     self.carry_out(Some(run));
                 }
             }
@@ -660,7 +667,7 @@ impl SecondarySide {
                 let commit = command.seq("commit").expect("a position");
                 // A master that does not lead yet names no level.
                 let held_by = if command.has("unled") { Vec::new() } else { vec![commit] };
-                self.engine.handle_levels(commit, held_by);
+                self.engine.handle_levels(session, commit, held_by);
             }
             "status" => {
                 let engine = &self.engine;
@@ -693,7 +700,7 @@ impl SecondarySide {
         }
     }
 
-    fn arrive(&mut self, session: SessionId, run: FakeRun) {
+    fn arrive(&mut self, session: SessionId, run: FakeRun) -> bool {
         let FakeRun { range, history, before, bytes } = run;
         let common = self.engine.written().min(range.last());
         let own = common.number().checked_sub(1).map(|at| &self.log[at as usize]);
@@ -701,7 +708,7 @@ impl SecondarySide {
             .then(|| own.map(|own| (prefix_id(&history, common), prefix_id(own, common))))
             .flatten();
         let tail = prefix_id(&history, range.last());
-        self.engine.handle_arrival(session, Arrival { range, before, tail, bytes, overlap });
+        self.engine.handle_arrival(session, Arrival { range, before, tail, bytes, overlap })
     }
 
     fn carry_out(&mut self, mut current: Option<FakeRun>) {

@@ -542,7 +542,7 @@ impl Peer {
             log_id: hello.log_id.map(LogId::new),
             epoch: Epoch::new(hello.epoch),
             run_id: RunId::new(hello.run_id),
-            begins: Seq::new(hello.begins()),
+            begins: hello.begins().map(Seq::new),
         };
         self.introduced = self.engine.handle_hello(self.session, facts).is_ok();
         if !self.introduced {
@@ -552,29 +552,31 @@ impl Peer {
 
     fn take_levels(&mut self, levels: &Levels) {
         let held_by = levels.held_by.iter().copied().take(128).map(Seq::new).collect();
-        self.engine.handle_levels(Seq::new(levels.commit), held_by);
+        self.engine.handle_levels(self.session, Seq::new(levels.commit), held_by);
     }
 
     fn take_run(&mut self, head: &AppendHead, records: Bytes) {
         if !self.engine.admits(self.session, Epoch::new(head.epoch)) {
             return;
         }
-        self.take_levels(&head.levels);
         let before = PrefixId {
             epoch: Epoch::new(head.previous_epoch),
             digest: Digest::new(head.previous_digest),
         };
         let first = Seq::new(head.first);
-        match Run::verify(records, first, u64::from(head.count), before) {
+        let (count, epoch) = (u64::from(head.count), Epoch::new(head.epoch));
+        match Run::verify_sent(records, first, count, before, epoch) {
             Ok(run) => {
-                self.arrive(&run);
+                if self.arrive(&run) {
+                    self.take_levels(&head.levels);
+                }
                 self.carry_out(Some(run));
             }
             Err(_) => self.engine.handle_bad_run(self.session, first),
         }
     }
 
-    fn arrive(&mut self, run: &Run) {
+    fn arrive(&mut self, run: &Run) -> bool {
         let range = run.range();
         let common = self.engine.written().min(range.last());
         let overlap = (range.first <= common)
@@ -582,7 +584,7 @@ impl Peer {
             .flatten();
         let (before, tail, bytes) = (run.before(), run.tail(), run.len_bytes());
         let arrival = Arrival { range, before, tail, bytes, overlap };
-        self.engine.handle_arrival(self.session, arrival);
+        self.engine.handle_arrival(self.session, arrival)
     }
 
     fn carry_out(&mut self, mut current: Option<Run>) {

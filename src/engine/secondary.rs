@@ -135,8 +135,9 @@ pub struct MasterHello {
     pub epoch: Epoch,
     /// Its process.
     pub run_id: RunId,
-    /// The first entry that its epoch numbers; 0 if it does not say.
-    pub begins: Seq,
+    /// The first entry that its epoch numbers; `None` if it does not say: then nobody can know what
+    /// came before its reign.
+    pub begins: Option<Seq>,
 }
 
 /// The secondary's engine.
@@ -158,10 +159,12 @@ pub struct Secondary {
     /// Up to here what mends the log came by this session, and waits to be put in place.
     mending: Seq,
     vouches: bool,
-    /// The master told the levels since it was promised the epoch.
+    /// The master told the levels since it last introduced itself.
     levels_heard: bool,
-    /// The first entry that its epoch numbers.
-    begins: Seq,
+    /// What the master sent since then does not fit this log: what it says of levels is about another.
+    parted: bool,
+    /// The first entry that its epoch numbers, if it said so.
+    begins: Option<Seq>,
     /// Entries that cannot be read.
     damage: Option<SeqRange>,
     /// The master's log differs from this one behind this entry, which is below the commit position.
@@ -193,7 +196,8 @@ impl Secondary {
             mending: Seq::ZERO,
             vouches: own.vouches,
             levels_heard: false,
-            begins: Seq::ZERO,
+            parted: false,
+            begins: None,
             damage: None,
             contradicted: None,
             held: BTreeMap::new(),
@@ -359,10 +363,12 @@ impl Secondary {
         }
         if (self.log_id, self.epoch, self.run_id) != (Some(log_id), hello.epoch, hello.run_id) {
             (self.log_id, self.epoch, self.run_id) = (Some(log_id), hello.epoch, hello.run_id);
-            self.levels_heard = false;
             self.contradicted = None;
+            // Who holds what was true of another reign's entries; commit is true for ever.
+            self.levels.held_by.fill(Seq::ZERO);
             self.keep(log_id);
         }
+        (self.levels_heard, self.parted) = (false, false);
         self.begins = hello.begins;
         self.known = self.stored();
         self.mending = Seq::ZERO;
@@ -384,14 +390,15 @@ impl Secondary {
     }
 
     /// A node that started empty or with a loss vouches again once it has all that may be committed:
-    /// what the master says is, and what it had when its reign began. How much of that was committed
-    /// a master that started again need not know.
+    /// what the master it follows says is, and what that one had when its reign began. How much of
+    /// that was committed a master that started again need not know.
     fn update_vouching(&mut self) {
         if !self.vouches
             && self.levels_heard
             && self.damage.is_none()
             && self.stored >= self.levels.commit
-            && (self.stored.next() >= self.begins || active(Bug::VouchesTooEarly))
+            && let Some(begins) = self.begins
+            && (self.stored.next() >= begins || active(Bug::VouchesTooEarly))
             && let Some(log_id) = self.log_id
         {
             self.vouches = true;
@@ -423,6 +430,7 @@ impl Secondary {
             return false;
         }
         self.drop_held();
+        self.parted = false;
         if last < self.written {
             self.effects.push_back(SecondaryEffect::SetAside { from: last.next() });
             (self.written, self.tail) = (last, theirs);
@@ -480,9 +488,14 @@ impl Secondary {
         current
     }
 
-    /// The master told the levels. The commit position never falls. A master that does not lead yet
-    /// tells none, and what it says of the commit is worth nothing: its own log may be empty.
-    pub fn handle_levels(&mut self, commit: Seq, held_by: Vec<Seq>) {
+    /// The master told the levels, in a heartbeat or in an APPEND that was taken. The commit position
+    /// never falls. A master that does not lead yet tells none, and what it says of the commit is worth
+    /// nothing: its own log may be empty. Nor is it if its log is known to be another than this one:
+    /// what differs here must not look committed.
+    pub fn handle_levels(&mut self, session: SessionId, commit: Seq, held_by: Vec<Seq>) {
+        if self.session != Some(session) || self.parted || self.contradicted.is_some() {
+            return;
+        }
         if held_by.is_empty() && !active(Bug::UnledCommitBelieved) {
             return;
         }
@@ -518,8 +531,8 @@ impl Secondary {
         }
     }
 
-    /// A run arrived.
-    pub fn handle_arrival(&mut self, session: SessionId, run: Arrival) {
+    /// A run arrived. Whether it was taken: then the levels that came with it are to be, too.
+    pub fn handle_arrival(&mut self, session: SessionId, run: Arrival) -> bool {
         let next = self.written.next();
         self.known = self.known.max(run.range.last());
         if run.range.first > next {
@@ -528,12 +541,10 @@ impl Secondary {
         // Numbers that are here: equal, or refused; never overwritten.
         if let Some((theirs, ours)) = run.overlap {
             if theirs != ours {
-                self.nack(session, run.range.first, NackCode::Conflict);
-                return self.release_held();
+                return self.part(session, run.range.first, NackCode::Conflict);
             }
         } else if run.before != self.tail {
-            self.nack(session, run.range.first, NackCode::Mismatch);
-            return self.release_held();
+            return self.part(session, run.range.first, NackCode::Mismatch);
         }
         let known = run.range.intersection(SeqRange::new(Seq::FIRST, next));
         self.duplicates += if known.is_empty() { 0 } else { known.len() };
@@ -547,6 +558,15 @@ impl Secondary {
         } else {
             self.release_held();
         }
+        true
+    }
+
+    /// A run is of another log than this one. Nothing of it is taken.
+    fn part(&mut self, session: SessionId, first: Seq, code: NackCode) -> bool {
+        self.parted = true;
+        self.nack(session, first, code);
+        self.release_held();
+        false
     }
 
     /// A run arrived that lies in what is damaged: `up_to` is the last entry that is now in memory to
@@ -601,19 +621,20 @@ impl Secondary {
         self.update_vouching();
     }
 
-    fn hold_back(&mut self, session: SessionId, run: Arrival) {
+    fn hold_back(&mut self, session: SessionId, run: Arrival) -> bool {
         let SeqRange { first, end } = run.range;
         if let (true, Some(until)) = self.held().holds(first)
             && until >= end
         {
             self.duplicates += run.range.len();
             self.ack_due = true;
-            return;
+            return true;
         }
         let replaced = self.held.get(&first).map_or(0, |&(_, bytes)| bytes);
         let too_many = self.held.len() >= HOLD_BACK_RUNS_MAX;
         if too_many || self.held_bytes - replaced + run.bytes > HOLD_BACK_BYTES_MAX {
-            return self.nack(session, first, NackCode::HoldBackFull);
+            self.nack(session, first, NackCode::HoldBackFull);
+            return false;
         }
         self.held_bytes = self.held_bytes - replaced + run.bytes;
         self.held.insert(first, (end, run.bytes));
@@ -622,9 +643,10 @@ impl Secondary {
             self.written = run.range.last()
         }
         if active(Bug::HoldBackForgets) {
-            return;
+            return true;
         }
         self.effects.push_back(SecondaryEffect::Hold { range: run.range });
+        true
     }
 
     fn drop_held(&mut self) {

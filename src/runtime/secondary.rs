@@ -271,7 +271,7 @@ impl SecondaryDriver {
             log_id: hello.log_id.map(LogId::new),
             epoch: Epoch::new(hello.epoch),
             run_id: RunId::new(hello.run_id),
-            begins: Seq::new(hello.begins()),
+            begins: hello.begins().map(Seq::new),
         };
         if facts.epoch > self.engine.epoch() {
             // What is written and not yet stored would be neither told to the new master nor gone.
@@ -346,7 +346,7 @@ impl SecondaryDriver {
                     if !self.engine.admits(session, epoch) {
                         return self.carry_out(now, None);
                     }
-                    self.take_levels(heartbeat.levels);
+                    self.take_levels(session, heartbeat.levels);
                 }
                 let ack = HeartbeatAck { epoch: heartbeat.epoch, number: heartbeat.number };
                 self.push(now, session, Kind::Heartbeat, &Message::HeartbeatAck(ack));
@@ -400,13 +400,12 @@ impl SecondaryDriver {
         if !self.engine.admits(session, Epoch::new(head.epoch)) {
             return self.carry_out(now, None);
         }
-        self.take_levels(head.levels);
         let first = Seq::new(head.first);
         let before = PrefixId {
             epoch: Epoch::new(head.previous_epoch),
             digest: Digest::new(head.previous_digest),
         };
-        match Run::verify(records, first, u64::from(head.count), before) {
+        match Run::verify_sent(records, first, u64::from(head.count), before, self.engine.epoch()) {
             Ok(run) => {
                 debug!(seq = %run.range(), bytes = run.len_bytes(), "received");
                 self.faults.admit(run.range());
@@ -414,9 +413,11 @@ impl SecondaryDriver {
                     return self.carry_out(now, None);
                 }
                 if self.engine.is_damaged() && self.mends(now, session, &run) {
-                    return;
+                    return self.take_levels(session, head.levels);
                 }
-                self.arrive(session, &run);
+                if self.arrive(session, &run) {
+                    self.take_levels(session, head.levels);
+                }
                 self.carry_out(now, Some(run));
             }
             Err(reason) => {
@@ -434,15 +435,16 @@ impl SecondaryDriver {
         self.engine.takes(session, run.range(), bytes, room)
     }
 
-    /// Tells the engine of a run: its numbers, and how it fits the log where they overlap.
-    fn arrive(&mut self, session: SessionId, run: &Run) {
+    /// Tells the engine of a run: its numbers, and how it fits the log where they overlap. Whether it
+    /// was taken.
+    fn arrive(&mut self, session: SessionId, run: &Run) -> bool {
         let range = run.range();
         let common = self.engine.written().min(range.last());
         let overlap = (range.first <= common)
             .then(|| run.prefix_id(common).zip(self.node.log.prefix_id(common)))
             .flatten();
         let (before, tail, bytes) = (run.before(), run.tail(), run.len_bytes());
-        self.engine.handle_arrival(session, Arrival { range, before, tail, bytes, overlap });
+        self.engine.handle_arrival(session, Arrival { range, before, tail, bytes, overlap })
     }
 
     // ---- effects ----
@@ -626,9 +628,9 @@ impl SecondaryDriver {
         }
     }
 
-    fn take_levels(&mut self, levels: WireLevels) {
+    fn take_levels(&mut self, session: SessionId, levels: WireLevels) {
         let held_by = levels.held_by.into_iter().take(NODES_MAX).map(Seq::new).collect();
-        self.engine.handle_levels(Seq::new(levels.commit), held_by);
+        self.engine.handle_levels(session, Seq::new(levels.commit), held_by);
     }
 
     fn hello(&self) -> Hello {

@@ -76,6 +76,9 @@ pub enum RecordError {
     /// Epochs fall.
     #[error("entry {0} has a lower epoch than the one before")]
     BadEpoch(Seq),
+    /// Of an epoch above that of whoever sent it.
+    #[error("entry {0} is of an epoch that had not begun when it was sent")]
+    FutureEpoch(Seq),
     /// Other entries than the frame's head says.
     #[error("{found} records where {expected} were announced")]
     BadCount {
@@ -260,6 +263,26 @@ impl Run {
             return Err(RecordError::BadCount { expected: count, found });
         }
         Ok(Run { range: SeqRange::with_len(first, count), before, tail, epochs, offsets, bytes })
+    }
+
+    /// The same for what came in a frame of epoch `now`: no entry can be of a later one, and once there
+    /// was one, nothing of this epoch could follow it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn verify_sent(
+        bytes: Bytes,
+        first: Seq,
+        count: u64,
+        before: PrefixId,
+        now: Epoch,
+    ) -> Result<Run, RecordError> {
+        let run = Run::verify(bytes, first, count, before)?;
+        if run.tail.epoch <= now {
+            return Ok(run);
+        }
+        let later = run.epochs.iter().find(|&&(epoch, _)| epoch > now);
+        Err(RecordError::FutureEpoch(later.map_or(first, |&(_, seq)| seq)))
     }
 
     /// Which entries.

@@ -88,10 +88,10 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Where the epoch that the sender names begins; 0 if it does not say.
-    pub fn begins(&self) -> u64 {
+    /// Where the epoch that the sender names begins; `None` if it does not say.
+    pub fn begins(&self) -> Option<u64> {
         let newest = self.epoch_table.last().filter(|row| row.epoch == self.epoch);
-        newest.map_or(0, |row| row.first)
+        newest.map(|row| row.first)
     }
 }
 

@@ -108,9 +108,10 @@ impl MasterDriver {
             Some(last) => Some(last.tail()),
             None => self.node.log.prefix_id(first.previous()),
         };
+        let (count, epoch) = (u64::from(head.count), self.engine.epoch());
         let run = before
             .filter(|_| head.count > 0 && expected == Some(first))
-            .and_then(|before| Run::verify(records, first, u64::from(head.count), before).ok());
+            .and_then(|before| Run::verify_sent(records, first, count, before, epoch).ok());
         let Some(run) = run else {
             let peer = &self.peers[from.as_usize() - 1].id;
             warn!(%peer, seq = %first, "what was fetched does not fit this log");

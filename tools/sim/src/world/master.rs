@@ -551,9 +551,10 @@ impl World {
     ) {
         let first = Seq::new(head.first);
         let before = self.master.store.reader().prefix_id(first.previous());
+        let (count, epoch) = (u64::from(head.count), self.master.engine.epoch());
         let run = before
             .filter(|_| head.count > 0 && head.first > 0)
-            .and_then(|before| Run::verify(records, first, u64::from(head.count), before).ok());
+            .and_then(|before| Run::verify_sent(records, first, count, before, epoch).ok());
         let Some(run) = run else {
             self.tell(0, "unfit", from as u64, head.first, || format!("of n{from} at {first}"));
             return self.master.engine.handle_fetch_failed(index(from), session);

@@ -183,7 +183,7 @@ impl World {
             log_id: hello.log_id.map(LogId::new),
             epoch: Epoch::new(hello.epoch),
             run_id: RunId::new(hello.run_id),
-            begins: Seq::new(hello.begins()),
+            begins: hello.begins().map(Seq::new),
         };
         self.note_held_lost(node, facts.epoch > Epoch::ZERO);
         if facts.epoch > self.own(node).engine.epoch() {
@@ -242,7 +242,7 @@ impl World {
                     if !admitted {
                         return self.carry_out_secondary(node, None);
                     }
-                    self.take_levels(node, heartbeat.levels);
+                    self.take_levels(node, session, heartbeat.levels);
                 }
                 let ack = HeartbeatAck { epoch: heartbeat.epoch, number: heartbeat.number };
                 let frame = Message::HeartbeatAck(ack).encode();
@@ -337,13 +337,13 @@ impl World {
         if !self.own(node).engine.admits(session, Epoch::new(head.epoch)) {
             return self.carry_out_secondary(node, None);
         }
-        self.take_levels(node, head.levels);
         let first = Seq::new(head.first);
         let before = PrefixId {
             epoch: Epoch::new(head.previous_epoch),
             digest: Digest::new(head.previous_digest),
         };
-        match Run::verify(records, first, u64::from(head.count), before) {
+        let epoch = self.own(node).engine.epoch();
+        match Run::verify_sent(records, first, u64::from(head.count), before, epoch) {
             Ok(run) => {
                 self.tell(node, "entries", head.first, u64::from(head.count), || {
                     format!("{}", run.range())
@@ -357,7 +357,9 @@ impl World {
                         return; // Whole again: the master hears it by a new introduction.
                     }
                 }
-                self.arrive_run(node, session, &run);
+                if self.arrive_run(node, session, &run) {
+                    self.take_levels(node, session, head.levels);
+                }
                 self.carry_out_secondary(node, Some(run));
             }
             Err(reason) => {
@@ -400,7 +402,7 @@ impl World {
         own.engine.takes(session, run.range(), bytes, room)
     }
 
-    fn arrive_run(&mut self, node: usize, session: SessionId, run: &Run) {
+    fn arrive_run(&mut self, node: usize, session: SessionId, run: &Run) -> bool {
         let own = self.own(node);
         let range = run.range();
         let common = own.engine.written().min(range.last());
@@ -409,10 +411,12 @@ impl World {
             .flatten();
         let (before, tail, bytes) = (run.before(), run.tail(), run.len_bytes());
         let duplicates = own.engine.duplicates();
-        own.engine.handle_arrival(session, Arrival { range, before, tail, bytes, overlap });
+        let taken =
+            own.engine.handle_arrival(session, Arrival { range, before, tail, bytes, overlap });
         if own.engine.duplicates() > duplicates {
             self.seen.note(Sometimes::Duplicate);
         }
+        taken
     }
 
     // ---- effects ----
@@ -616,9 +620,9 @@ impl World {
         }
     }
 
-    fn take_levels(&mut self, node: usize, levels: WireLevels) {
+    fn take_levels(&mut self, node: usize, session: SessionId, levels: WireLevels) {
         let held_by = levels.held_by.into_iter().take(NODES_MAX).map(Seq::new).collect();
-        self.own(node).engine.handle_levels(Seq::new(levels.commit), held_by);
+        self.own(node).engine.handle_levels(session, Seq::new(levels.commit), held_by);
     }
 
     fn secondary_hello(&self, node: usize) -> Hello {
