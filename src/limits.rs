@@ -33,6 +33,16 @@ pub const FRAME_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);
 /// Largest body of a frame before the peer has introduced itself.
 pub const FRAME_BODY_BYTES_MAX_UNINTRODUCED: usize = 8 << 10;
 
+/// Smallest `frame_bytes_max` that is kept for a client; one that says less is sent bodies up to this
+/// all the same, so that every answer but entries fits.
+pub const CLIENT_FRAME_BYTES_MIN: usize = FRAME_BODY_BYTES_MAX_UNINTRODUCED;
+
+/// Longest name of a client.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;
+
+/// Longest address in a HELLO.
+pub const ADDRESS_BYTES_MAX: usize = 255;
+
 /// How long a peer may take to introduce itself.
 pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -306,9 +306,10 @@ fn a_secondary_answers_everything_but_what_only_the_master_can() {
     cluster.client().ok("APPEND held");
     let mut client = cluster.client_of("s1");
     client.refused("APPEND x", "REJECTED not-master");
-    client.refused("WAIT 1", "ERR master-only");
-    client.refused("WAIT 99 w=1 timeout=0", "ERR master-only");
-    client.refused("WAITERS", "ERR master-only");
+    for line in ["WAIT 1", "WAIT 99 w=1 timeout=0", "WAITERS"] {
+        let refused = client.refused(line, "ERR master-only");
+        assert_eq!(refused.get("master"), cluster.master.ready.wire.to_string(), "{line}");
+    }
     assert_eq!(client.list("").payloads(), ["held"]);
     let got = client.ok("GET 1");
     assert_eq!(got.get("payload"), "held");

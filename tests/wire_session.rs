@@ -130,6 +130,106 @@ fn an_id_that_would_run_over_is_refused_and_costs_only_its_connection() {
     assert_eq!(cluster.client().ok("APPEND x").number("seq"), 1);
 }
 
+/// A payload of that many bytes that is to be held by no node.
+fn impossible(bytes: usize) -> (AppendRequest, bytes::Bytes) {
+    let head = AppendRequest {
+        id: 1,
+        count: 1,
+        concern: Concern::Nodes(0),
+        ack: AckKind::Default,
+        timeout: Timeout::Default,
+        producer: None,
+        match_seq: None,
+        atomic: false,
+    };
+    let tail = [&(bytes as u32).to_le_bytes()[..], &vec![b'x'; bytes]].concat();
+    (head, tail.into())
+}
+
+#[test]
+fn the_checks_of_an_append_come_in_one_order_on_every_door() {
+    let cluster = Cluster::of(1).set("limits.payload_max", "10").start();
+    for (id, bytes, lines, code) in [
+        ("master", 20, "REJECTED too-large ", 3),
+        ("master", 10, "REJECTED bad-write-concern ", 2),
+        ("s1", 20, "REJECTED not-master ", 12),
+    ] {
+        let line = format!("APPEND w=0 {}", "x".repeat(bytes));
+        let (mut text, addr) = match id {
+            "master" => (cluster.client(), cluster.master.ready.wire),
+            id => (cluster.client_of(id), cluster.addr(id)),
+        };
+        assert!(text.cmd(&line).starts_with(lines), "{line} on the gateway of {id}");
+        let mut wire = Wire::client(addr);
+        wire.send(&Message::Command(CommandHead { id: 1, end: true }, line.clone().into()));
+        let Message::CommandReply(_, reply) = wire.receive() else { panic!("a command's answer") };
+        assert!(reply.starts_with(lines.as_bytes()), "{line} as a COMMAND of {id}: {reply:?}");
+        let (head, tail) = impossible(bytes);
+        wire.send(&Message::AppendRequest(head, tail));
+        let Message::AppendReply(reply) = wire.receive() else { panic!("an append's answer") };
+        let Outcome::Refused(refusal) = reply.outcome else { panic!("{reply:?}") };
+        assert_eq!(refusal.code, code, "{line} as a request to {id}: {refusal:?}");
+        // What is reserved is a matter of syntax, and comes before all.
+        let (mut head, tail) = impossible(bytes);
+        head.atomic = true;
+        wire.send(&Message::AppendRequest(head, tail));
+        let Message::AppendReply(reply) = wire.receive() else { panic!("an append's answer") };
+        assert!(matches!(reply.outcome, Outcome::Refused(Refusal { code: 101, .. })), "{reply:?}");
+    }
+}
+
+#[test]
+fn a_tail_ends_when_its_client_closes_its_sending_side() {
+    let cluster = Cluster::of(0).start();
+    cluster.client().ok("APPEND there");
+    let mut wire = Wire::client(cluster.master.ready.wire);
+    let (start, level) = (TailStart::From(1), ReadLevel::Local);
+    wire.send(&Message::TailRequest(TailRequest { id: 1, start, level }));
+    wire.stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+    let mut shown = 0;
+    loop {
+        let Message::Entries(head, _) = wire.receive() else { panic!("a tail is answered so") };
+        shown += head.count;
+        if head.end {
+            break;
+        }
+    }
+    assert_eq!(shown, 1, "what was there came before the end");
+    assert_eq!(wire.stream.read(&mut [0]).expect("no reset"), 0, "and then the connection ends");
+}
+
+#[test]
+fn a_client_is_sent_no_frame_that_is_longer_than_it_takes() {
+    const TAKES: usize = 8 << 10;
+    let cluster = Cluster::of(0).start();
+    let mut text = cluster.client();
+    text.ok("APPEND small");
+    text.ok(&format!("APPEND {}", "l".repeat(TAKES)));
+    let mut wire = Wire::over(TcpStream::connect(cluster.master.ready.wire).expect("it listens"));
+    let mut own = hello(Role::Client, "test");
+    own.frame_bytes_max = TAKES as u32;
+    wire.send(&Message::Hello(own));
+    assert!(matches!(wire.receive(), Message::Hello(_)));
+    let long = format!("PING {}", "p".repeat(3 * TAKES));
+    wire.send(&Message::Command(CommandHead { id: 1, end: true }, long.into()));
+    let mut answer = 0;
+    loop {
+        let Message::CommandReply(head, piece) = wire.receive() else { panic!("its answer") };
+        assert!(piece.len() < TAKES, "a piece of {} bytes", piece.len());
+        answer += piece.len();
+        if head.end {
+            break;
+        }
+    }
+    assert_eq!(answer, 3 * TAKES + "PONG \n".len());
+    let (from, limit, level) = (1, None, ReadLevel::Local);
+    wire.send(&Message::ReadRequest(ReadRequest { id: 2, from, limit, level }));
+    let Message::Entries(head, _) = wire.receive() else { panic!("the small one fits") };
+    assert_eq!((head.count, head.end), (1, false));
+    let Message::RequestRefused(refused) = wire.receive() else { panic!("the long one does not") };
+    assert_eq!((refused.id, refused.refusal.code), (2, 103), "{refused:?}");
+}
+
 /// Plays the secondary s1 up to the moment at which `act` takes over with the first APPEND.
 fn play_secondary(listener: TcpListener, act: impl Fn(&mut Wire) + Send + 'static) {
     std::thread::spawn(move || {

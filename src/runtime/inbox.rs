@@ -121,6 +121,8 @@ impl Node {
 pub(super) struct View {
     /// The last entry that this node has without holes.
     pub(super) local: Seq,
+    /// The last entry that is stored, as the fsync policy says, with every one before it.
+    pub(super) stored: Seq,
     /// Reading in order ends before this entry: it cannot be read, or contradicts the master's log.
     pub(super) hidden_from: Option<Seq>,
     /// From this entry on nothing is served at all: the log contradicts the master's.

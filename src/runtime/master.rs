@@ -26,7 +26,7 @@ use super::inbox::{
 };
 use super::link::{Kind, Link};
 use super::node::NodeError;
-use super::reader::{cut, epoch_row, epoch_table, held_ranges, hello_of};
+use super::reader::{cut, epoch_row, epoch_table, fault_of, held_ranges, hello_of};
 use super::reads::{Asked, PeerReads};
 use super::store::{DISK_LOOK_INTERVAL, DiskNews, DiskRoom, Log, OpenLog};
 use crate::codes::{Class, NackCode, RefuseCode};
@@ -38,7 +38,9 @@ use crate::engine::{
 };
 use crate::gateway::Refusal;
 use crate::gateway::reply::Placed;
-use crate::limits::{READ_CHUNK_BYTES, RECORD_HEADER_BYTES, ROOM_TOLD_INTERVAL};
+use crate::limits::{
+    EPOCH_TABLE_ROWS_MAX, READ_CHUNK_BYTES, RECORD_HEADER_BYTES, ROOM_TOLD_INTERVAL,
+};
 use crate::store::{Identity, RunBuilder, StoreError};
 use crate::types::{AckLevel, Digest, Epoch, LogId, NodeId, NodeIndex, PrefixId, RunId, Seq, Time};
 use crate::wire::Message;
@@ -353,6 +355,7 @@ impl MasterDriver {
             let history = self.engine.log_id().map(|log_id| (log_id, self.engine.epoch()));
             let hidden_from = self.engine.damage().map(|range| range.first);
             let changed = view.local != local
+                || view.stored != local
                 || view.hidden_from != hidden_from
                 || view.levels != *self.engine.levels()
                 || view.history != history
@@ -360,7 +363,7 @@ impl MasterDriver {
             if changed {
                 view.accepts = accepts;
                 view.history = history;
-                view.local = local;
+                (view.local, view.stored) = (local, local);
                 view.hidden_from = hidden_from;
                 view.levels.clone_from(self.engine.levels());
             }
@@ -444,6 +447,10 @@ impl MasterDriver {
     }
 
     fn introduced(&mut self, now: Time, to: NodeIndex, session: SessionId, hello: &Hello) {
+        if let Some(fault) = fault_of(hello) {
+            let code = Some(RefuseCode::BadFrame);
+            return self.disconnected(to, session, code, fault.to_owned());
+        }
         let peer = self.peer(to);
         let leading = peer.leading;
         if hello.role != codec::Role::Secondary || hello.node_id != peer.id.as_str() {
@@ -741,6 +748,9 @@ impl MasterDriver {
         let epoch = self.engine.epoch().number();
         let mut epoch_table = epoch_table(&self.node.log);
         if epoch > 0 && epoch_table.last().is_none_or(|newest| newest.epoch < epoch) {
+            if epoch_table.len() >= EPOCH_TABLE_ROWS_MAX {
+                epoch_table.remove(0);
+            }
             epoch_table.push(EpochStart { epoch, first: bounds.last.next().number() });
         }
         Hello {

@@ -299,6 +299,7 @@ fn first_view(config: &Config) -> View {
     let roster: Vec<NodeId> = std::iter::once(config.node.id.clone()).chain(secondaries).collect();
     View {
         local: Seq::ZERO,
+        stored: Seq::ZERO,
         hidden_from: None,
         unserved_from: None,
         levels: Levels::empty(if master { roster.len() } else { 0 }),

@@ -12,11 +12,12 @@ use crate::codes::RefuseCode;
 use crate::config::Role;
 use crate::engine::ranges::RangeSet;
 use crate::limits::{
-    ACK_RANGES_MAX, FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, INTRODUCTION_TIMEOUT,
-    LOGGED_TEXT_BYTES_MAX, WINDOW_BYTES_MAX,
+    ACK_RANGES_MAX, ADDRESS_BYTES_MAX, CLIENT_NAME_BYTES_MAX, EPOCH_TABLE_ROWS_MAX,
+    FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, INTRODUCTION_TIMEOUT,
+    LOGGED_TEXT_BYTES_MAX, NODES_MAX, WINDOW_BYTES_MAX,
 };
 use crate::store::LogReader;
-use crate::types::{Epoch, PrefixId, Seq, SeqRange};
+use crate::types::{Epoch, NodeId, PrefixId, Seq, SeqRange};
 use crate::wire::codec::{self, EpochStart, Hello, Refuse};
 use crate::wire::{FrameDecoder, FrameError, Message, VERSION, reserve_for_read};
 
@@ -97,13 +98,52 @@ pub(super) async fn read_hello(
             );
             Err(IntroductionError::Refuse(RefuseCode::UnknownVersion, reason))
         }
-        Message::Hello(hello) => Ok(hello),
+        Message::Hello(hello) => match fault_of(&hello) {
+            Some(fault) => Err(IntroductionError::Refuse(RefuseCode::BadFrame, fault.to_owned())),
+            None => Ok(hello),
+        },
         Message::Refuse(refuse) => Err(IntroductionError::Refused(refuse)),
         _ => {
             let reason = "the first frame must be a HELLO".to_owned();
             Err(IntroductionError::Refuse(RefuseCode::NoIntroduction, reason))
         }
     }
+}
+
+/// What a HELLO of this role cannot say. Fields that nobody reads from this role are not looked at.
+pub(super) fn fault_of(hello: &Hello) -> Option<&'static str> {
+    let is_node = |id: &String| id.parse::<NodeId>().is_ok();
+    let ascends =
+        |rows: &[EpochStart]| rows[0].epoch < rows[1].epoch && rows[0].first < rows[1].first;
+    let rows = &hello.epoch_table;
+    match hello.role {
+        codec::Role::Client => {
+            let long = hello.node_id.len() > CLIENT_NAME_BYTES_MAX;
+            return long.then_some("a client's name of more than 64 bytes");
+        }
+        _ if !is_node(&hello.node_id) => return Some("a node id that cannot be"),
+        _ if rows.len() > EPOCH_TABLE_ROWS_MAX
+            || rows.first().is_some_and(|row| row.epoch == 0 || row.first == 0)
+            || !rows.windows(2).all(ascends) =>
+        {
+            return Some("an epoch table that cannot be");
+        }
+        codec::Role::Secondary => return None,
+        codec::Role::Master => {}
+    }
+    if hello.roster.len() > NODES_MAX || !hello.roster.iter().all(is_node) {
+        return Some("a roster that cannot be");
+    }
+    let addr = &hello.master_addr;
+    let is_address = addr.len() <= ADDRESS_BYTES_MAX && addr.bytes().all(|b| b.is_ascii_graphic());
+    (!is_address).then_some("an address that cannot be")
+}
+
+/// Levels as the engine has them; `None` if they are too many, or more nodes hold more.
+pub(super) fn levels_of(levels: &codec::Levels) -> Option<(Seq, Vec<Seq>)> {
+    let good = levels.held_by.len() <= NODES_MAX && levels.held_by.is_sorted_by(|a, b| a >= b);
+    let held_by = || levels.held_by.iter().copied().map(Seq::new).collect();
+    good.then(|| (Seq::new(levels.commit), held_by()))
 }
 
 /// Sends a REFUSE and closes. The peer may have sent more than we want to read: it is thrown away

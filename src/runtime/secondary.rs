@@ -15,7 +15,7 @@ use super::faults::{Delayed, Fate, Faults, Positions};
 use super::inbox::{ClientInput, Input, Introduced, Node, Outcome, PeerEvent, Reply, View};
 use super::link::{Kind, Link};
 use super::node::NodeError;
-use super::reader::{cut, epoch_table, hello_of};
+use super::reader::{cut, epoch_table, fault_of, hello_of, levels_of};
 use super::reads::PeerReads;
 use super::store::{DISK_LOOK_INTERVAL, DiskNews, DiskRoom, Log, OpenLog};
 use crate::codes::{NackCode, RefuseCode};
@@ -23,15 +23,13 @@ use crate::engine::secondary::{Holdings, MasterHello};
 use crate::engine::{Arrival, Levels, Secondary, SecondaryEffect, SessionId};
 use crate::gateway::Refusal;
 use crate::gateway::status::{MasterStatus, NodeStatus, Status};
-use crate::limits::{MASTER_LINKS_MAX, NODES_MAX};
+use crate::limits::MASTER_LINKS_MAX;
 use crate::store::{Identity, Run, StoreError};
 use crate::types::{
     Digest, Epoch, LogId, NodeId, NodeIndex, NodeSet, PrefixId, RunId, Seq, SeqRange, Time,
 };
 use crate::wire::Message;
-use crate::wire::codec::{
-    Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Levels as WireLevels, Nack, Role,
-};
+use crate::wire::codec::{Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Nack, Role};
 
 /// See the module.
 pub(super) struct SecondaryDriver {
@@ -253,20 +251,15 @@ impl SecondaryDriver {
 
     /// A master introduces itself, or does so again with an epoch.
     fn introduced(&mut self, now: Time, session: SessionId, hello: &Hello) {
+        if let Some(fault) = fault_of(hello) {
+            return self.refuse(session, RefuseCode::BadFrame, fault);
+        }
         if !hello.peer_id.is_empty() && hello.peer_id != self.node.id.as_str() {
             let (own, meant) = (&self.node.id, cut(&hello.peer_id));
             let reason =
                 format!("this is {own}, not {meant}: give it its own --id, or mend the roster");
             return self.refuse(session, RefuseCode::WrongNode, &reason);
         }
-        let roster: Result<Vec<NodeId>, _> = hello.roster.iter().map(|id| id.parse()).collect();
-        let roster = match roster {
-            Ok(roster) if roster.len() <= NODES_MAX && is_address(&hello.master_addr) => roster,
-            _ => {
-                let reason = "a roster or address that cannot be";
-                return self.refuse(session, RefuseCode::BadFrame, reason);
-            }
-        };
         let facts = MasterHello {
             log_id: hello.log_id.map(LogId::new),
             epoch: Epoch::new(hello.epoch),
@@ -304,7 +297,8 @@ impl SecondaryDriver {
         self.carry_out(now, None);
         if facts.epoch > Epoch::ZERO {
             self.master_addr.clone_from(&hello.master_addr);
-            self.roster = roster.into();
+            // Each is one: see `fault_of`.
+            self.roster = hello.roster.iter().filter_map(|id| id.parse().ok()).collect();
             self.last_contact = Some(now);
             self.refused = None;
             info!(
@@ -346,7 +340,11 @@ impl SecondaryDriver {
                     if !self.engine.admits(session, epoch) {
                         return self.carry_out(now, None);
                     }
-                    self.take_levels(session, heartbeat.levels);
+                    let Some(levels) = levels_of(&heartbeat.levels) else {
+                        let reason = "a HEARTBEAT with levels that cannot be";
+                        return self.closed(session, Some(RefuseCode::BadFrame), reason);
+                    };
+                    self.take_levels(session, levels);
                 }
                 let ack = HeartbeatAck { epoch: heartbeat.epoch, number: heartbeat.number };
                 self.push(now, session, Kind::Heartbeat, &Message::HeartbeatAck(ack));
@@ -400,6 +398,10 @@ impl SecondaryDriver {
         if !self.engine.admits(session, Epoch::new(head.epoch)) {
             return self.carry_out(now, None);
         }
+        let Some(levels) = levels_of(&head.levels) else {
+            let reason = "an APPEND with levels that cannot be";
+            return self.closed(session, Some(RefuseCode::BadFrame), reason);
+        };
         let first = Seq::new(head.first);
         let before = PrefixId {
             epoch: Epoch::new(head.previous_epoch),
@@ -413,10 +415,10 @@ impl SecondaryDriver {
                     return self.carry_out(now, None);
                 }
                 if self.engine.is_damaged() && self.mends(now, session, &run) {
-                    return self.take_levels(session, head.levels);
+                    return self.take_levels(session, levels);
                 }
                 if self.arrive(session, &run) {
-                    self.take_levels(session, head.levels);
+                    self.take_levels(session, levels);
                 }
                 self.carry_out(now, Some(run));
             }
@@ -628,9 +630,8 @@ impl SecondaryDriver {
         }
     }
 
-    fn take_levels(&mut self, session: SessionId, levels: WireLevels) {
-        let held_by = levels.held_by.into_iter().take(NODES_MAX).map(Seq::new).collect();
-        self.engine.handle_levels(session, Seq::new(levels.commit), held_by);
+    fn take_levels(&mut self, session: SessionId, (commit, held_by): (Seq, Vec<Seq>)) {
+        self.engine.handle_levels(session, commit, held_by);
     }
 
     fn hello(&self) -> Hello {
@@ -654,12 +655,14 @@ impl SecondaryDriver {
 
     fn publish(&mut self) {
         let (local, levels) = (self.engine.visible(), self.engine.levels());
+        let stored = self.engine.stored();
         let unserved_from = self.engine.contradicted_from();
         let damaged_from = self.engine.damage().map(|range| range.first);
         let hidden_from = unserved_from.into_iter().chain(damaged_from).min();
         let history = self.engine.log_id().map(|log_id| (log_id, self.engine.epoch()));
         self.view.send_if_modified(|view| {
             let changed = view.local != local
+                || view.stored != stored
                 || view.hidden_from != hidden_from
                 || view.unserved_from != unserved_from
                 || view.levels != *levels
@@ -670,6 +673,7 @@ impl SecondaryDriver {
                 let (roster, master_addr) = (self.roster.clone(), self.master_addr.clone());
                 *view = View {
                     local,
+                    stored,
                     hidden_from,
                     unserved_from,
                     levels: Levels::clone(levels),
@@ -714,11 +718,6 @@ impl SecondaryDriver {
         };
         Status { node, secondaries: Vec::new(), master: Some(master) }
     }
-}
-
-/// Whether a text may stand as an address in replies to clients.
-fn is_address(text: &str) -> bool {
-    text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// What the engine must know of the log it starts with.

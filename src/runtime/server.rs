@@ -301,7 +301,8 @@ async fn introduce(
             };
             drop(stranger);
             let answer = Message::Hello(answer_to_client(&node)).encode();
-            wire_session::serve(node, read, write, buffer, answer, guest).await;
+            let (stream, takes) = ((read, write), hello.frame_bytes_max as usize);
+            wire_session::serve(node, stream, buffer, answer, (guest, takes)).await;
         }
         (codec::Role::Master, Role::Secondary) => {
             let session = SessionId(node.connection_number());
@@ -318,14 +319,16 @@ async fn introduce(
 }
 
 fn answer_to_client(node: &Node) -> Hello {
-    let bounds = node.log.bounds();
-    let tail = node.log.prefix_id(bounds.last).unwrap_or(PrefixId::EMPTY);
-    let history = node.view.borrow().history;
+    let (history, stored) = {
+        let view = node.view.borrow();
+        (view.history, view.stored)
+    };
+    let tail = node.log.prefix_id(stored).unwrap_or(PrefixId::EMPTY);
     Hello {
         log_id: history.map(|(log_id, _)| log_id.bytes()),
         epoch: history.map_or(0, |(_, epoch)| epoch.number()),
         epoch_table: reader::epoch_table(&node.log),
-        stored: bounds.last.number(),
+        stored: stored.number(),
         tail_epoch: tail.epoch.number(),
         tail_digest: tail.digest.value(),
         master_addr: node.master_addr(),

@@ -73,6 +73,20 @@ pub(super) async fn submit(
     tell(node, ClientInput::Appends { connection, runs, permit }).await
 }
 
+/// The checks of an append that come before the engine's, on both doors in their order: role, size, w.
+pub(super) fn admit_append(
+    node: &Node,
+    options: &AppendOptions,
+    bytes: usize,
+) -> Result<RunOptions, Refusal> {
+    let judged = run_options(node, options);
+    let max = node.limits.payload_max;
+    if node.role == Role::Master && bytes > max {
+        return Err(Refusal::too_large(bytes, max));
+    }
+    judged
+}
+
 /// Judges what the engine cannot: role and the spelling of `w`.
 pub(super) fn run_options(node: &Node, options: &AppendOptions) -> Result<RunOptions, Refusal> {
     if node.role == Role::Secondary {
@@ -89,8 +103,11 @@ pub(super) fn run_options(node: &Node, options: &AppendOptions) -> Result<RunOpt
 }
 
 /// WAIT is for the master.
-pub(super) fn master_only() -> Refusal {
-    Refusal::new(Code::MasterOnly, "- only the master knows who holds what")
+pub(super) fn master_only(node: &Node) -> Refusal {
+    let addr = node.master_addr();
+    let master = if addr.is_empty() { "-" } else { &addr };
+    let detail = format!("master={master} - only the master knows who holds what");
+    Refusal::new(Code::MasterOnly, detail)
 }
 
 /// Carries out a command that is answered at once, and writes the reply.
@@ -131,7 +148,7 @@ pub(super) async fn carry_out(
             out.extend_from_slice(status.health_line().as_bytes());
             None
         }
-        Command::Waiters if node.role == Role::Secondary => Some(master_only()),
+        Command::Waiters if node.role == Role::Secondary => Some(master_only(node)),
         Command::Waiters => {
             let (lines, count) = ask(node, ClientInput::Waiters).await?;
             out.extend_from_slice(lines.as_bytes());

@@ -308,7 +308,7 @@ impl TextSession {
             Ok(None) => return Ok(()),
             Err(refusal) => Slot::Refused(refusal),
             Ok(Some(Command::Append { options, payload })) => {
-                match self.admit(&options, payload.len()) {
+                match session::admit_append(&self.node, &options, payload.len()) {
                     Ok(options) => {
                         self.add_append(options, line.slice(payload), runs);
                         return Ok(());
@@ -333,7 +333,7 @@ impl TextSession {
                     Err(refusal) => Slot::Refused(refusal),
                 }
             }
-            Ok(Some(Command::Wait { .. })) => Slot::Refused(session::master_only()),
+            Ok(Some(Command::Wait { .. })) => Slot::Refused(session::master_only(&self.node)),
             Ok(Some(command)) => {
                 self.input_ended |= command == Command::Quit;
                 self.closing |= command == Command::Quit;
@@ -345,20 +345,6 @@ impl TextSession {
         };
         self.slots.push_back(slot);
         Ok(())
-    }
-
-    /// The checks before the engine's, in their order: role, size, w.
-    fn admit(
-        &self,
-        options: &crate::gateway::AppendOptions,
-        bytes: usize,
-    ) -> Result<RunOptions, Refusal> {
-        let judged = session::run_options(&self.node, options);
-        let max = self.node.limits.payload_max;
-        if self.node.role == Role::Master && bytes > max {
-            return Err(Refusal::too_large(bytes, max));
-        }
-        judged
     }
 
     /// Adds an append to the run before it if they wait for the same, else begins a run.

@@ -1,5 +1,7 @@
 //! A client's connection by the wire protocol: requests in, replies in any order.
 
+mod request;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use self::request::{cut_line_end, level_of, looks, on_wire, options_of, payload_spans};
 use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions};
 use super::link::{Flushed, FrameQueue, Kind};
 use super::metrics;
@@ -25,14 +28,18 @@ use crate::engine::Token;
 use crate::gateway::command::TailFrom;
 use crate::gateway::{Command, Refusal, parse};
 use crate::limits::{
-    COMMANDS_PER_CONNECTION_MAX, OUTPUT_CHUNK_BYTES, RUN_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
+    CLIENT_FRAME_BYTES_MIN, COMMANDS_PER_CONNECTION_MAX, GATEWAY_LINE_EXTRA_BYTES,
+    OUTPUT_CHUNK_BYTES, RUN_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
 };
-use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern};
+use crate::types::{Level, Seq};
 use crate::wire::codec::{
-    self, AckKind, AppendReply, AppendRequest, CommandHead, Concern, EntriesHead, ReadLevel,
-    RequestRefused, TailStart, Timeout, encode_entries,
+    self, AppendReply, AppendRequest, CommandHead, Concern, EntriesHead, RequestRefused, TailStart,
+    encode_entries,
 };
 use crate::wire::{FrameDecoder, Message, OutFrame};
+
+/// The longest head of an ENTRIES or a COMMAND_REPLY: four numbers of 9 bytes, one of 5, and a bool.
+const REPLY_HEAD_BYTES_MAX: usize = 42;
 
 /// A run of requests that waits for its answers.
 struct Pending {
@@ -81,6 +88,8 @@ struct WireSession {
     node: Arc<Node>,
     connection: u64,
     decoder: FrameDecoder,
+    /// The largest body that the client takes.
+    body_bytes_max: usize,
     write: OwnedWriteHalf,
     input: BytesMut,
     out: FrameQueue,
@@ -101,13 +110,14 @@ struct WireSession {
 }
 
 /// Serves a client that has introduced itself until it goes.
+///
+/// `frame_bytes_max` is the largest body that it takes, as it says.
 pub(super) async fn serve(
     node: Arc<Node>,
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    (read, write): (OwnedReadHalf, OwnedWriteHalf),
     input: BytesMut,
     answer: OutFrame,
-    guest: Guest,
+    (guest, frame_bytes_max): (Guest, usize),
 ) {
     let connection = node.connection_number();
     // One message answers at least one append that waits: see `limits.waiting_max`.
@@ -119,7 +129,8 @@ pub(super) async fn serve(
     let mut wakes = Wakes::new(&node, metrics::Kind::Wire, read, replies);
     let mut wire = WireSession {
         connection,
-        decoder: FrameDecoder { body_bytes_max: frame_bytes_max(&node) },
+        decoder: FrameDecoder { body_bytes_max: self::frame_bytes_max(&node) },
+        body_bytes_max: frame_bytes_max.max(CLIENT_FRAME_BYTES_MIN),
         write,
         input,
         out: FrameQueue::default(),
@@ -281,9 +292,12 @@ impl WireSession {
 
     async fn take_message(
         &mut self,
-        message: Message,
+        mut message: Message,
         runs: &mut Vec<AppendRun>,
     ) -> Result<(), End> {
+        if let Message::Command(_, line) = &mut message {
+            cut_line_end(line);
+        }
         match message {
             message if self.only_looks && !looks(&message) => self.refuse_to_operator(&message)?,
             Message::AppendRequest(head, payloads) => self.take_append(&head, payloads, runs)?,
@@ -330,6 +344,8 @@ impl WireSession {
                 self.take_command(head.id, line, runs).await?;
                 self.submit(runs).await?;
             }
+            // It is not answered: whoever refuses closes.
+            Message::Refuse(_) => return Err(End::Broken),
             _ => {
                 let reason = "a frame that a client does not send".to_owned();
                 return Err(End::Refuse(RefuseCode::BadFrame, reason));
@@ -377,8 +393,7 @@ impl WireSession {
         };
         let count = spans.len() as u64;
         if let Err(refusal) = self.admit(head) {
-            self.node.metrics.refused(refusal.code, count);
-            self.reply(head.id, count, codec::Outcome::Refused(on_wire(&refusal)));
+            self.refuse_appends(head.id, count, &refusal);
             return Ok(());
         }
         let options = options_of(head.concern, head.ack, head.timeout);
@@ -388,7 +403,10 @@ impl WireSession {
         while at < spans.len() {
             // A payload that is too long is refused alone: the run is cut around it.
             let good = spans[at..].iter().take_while(|span| bytes_of(span) <= max).count();
-            if good > 0 {
+            if good > 0 && head.concern == Concern::Nodes(0) {
+                let refusal = Refusal::bad_write_concern("0", self.node.roster().len());
+                self.refuse_appends(head.id + at as u64, good as u64, &refusal);
+            } else if good > 0 {
                 let slot = self.add_pending(head.id + at as u64, good as u64, false);
                 let spans = spans[at..at + good].to_vec();
                 let payloads = Payloads::Framed { buffer: buffer.clone(), spans };
@@ -397,20 +415,21 @@ impl WireSession {
             at += good;
             if let Some(span) = spans.get(at) {
                 let refusal = Refusal::too_large(bytes_of(span), max);
-                self.node.metrics.refused(refusal.code, 1);
-                let outcome = codec::Outcome::Refused(on_wire(&refusal));
-                self.reply(head.id + at as u64, 1, outcome);
+                self.refuse_appends(head.id + at as u64, 1, &refusal);
                 at += 1;
             }
         }
         Ok(())
     }
 
-    /// The checks of an append that hold for all entries of the frame.
+    fn refuse_appends(&mut self, id: u64, count: u64, refusal: &Refusal) {
+        self.node.metrics.refused(refusal.code, count);
+        self.reply(id, count, codec::Outcome::Refused(on_wire(refusal)));
+    }
+
+    /// The checks of an append that hold for all entries of the frame, and come before their sizes:
+    /// see `session::admit_append`.
     fn admit(&self, head: &AppendRequest) -> Result<(), Refusal> {
-        if self.node.role == Role::Secondary {
-            return Err(Refusal::not_master(&self.node.master_addr()));
-        }
         let reserved = [
             (head.producer.is_some(), "id"),
             (head.match_seq.is_some(), "match"),
@@ -420,8 +439,8 @@ impl WireSession {
             let detail = format!("option={key} - {key}= is not available yet");
             return Err(Refusal::new(Code::BadOption, detail));
         }
-        if head.concern == Concern::Nodes(0) {
-            return Err(Refusal::bad_write_concern("0", self.node.roster().len()));
+        if self.node.role == Role::Secondary {
+            return Err(Refusal::not_master(&self.node.master_addr()));
         }
         Ok(())
     }
@@ -435,7 +454,7 @@ impl WireSession {
         as_line: bool,
     ) -> Result<(), End> {
         if self.node.role == Role::Secondary {
-            self.answer_refused(id, &session::master_only(), as_line);
+            self.answer_refused(id, &session::master_only(&self.node), as_line);
             return Ok(());
         }
         if no_node {
@@ -463,16 +482,18 @@ impl WireSession {
         line: Bytes,
         runs: &mut Vec<AppendRun>,
     ) -> Result<(), End> {
+        let line_max = self.node.limits.payload_max + GATEWAY_LINE_EXTRA_BYTES;
+        if line.len() > line_max {
+            let detail = format!("max={line_max} - the line is too long");
+            self.answer_refused(id, &Refusal::new(Code::TooLong, detail), true);
+            return Ok(());
+        }
         match parse(&line) {
             Err(refusal) => self.answer_refused(id, &refusal, true),
             Ok(None) => self.reply_line(id, Bytes::new(), true),
             Ok(Some(Command::Append { options, payload })) => {
-                let max = self.node.limits.payload_max;
-                match session::run_options(&self.node, &options) {
+                match session::admit_append(&self.node, &options, payload.len()) {
                     Err(refusal) => self.answer_refused(id, &refusal, true),
-                    Ok(_) if payload.len() > max => {
-                        self.answer_refused(id, &Refusal::too_large(payload.len(), max), true);
-                    }
                     Ok(options) => {
                         let slot = self.add_pending(id, 1, true);
                         let payloads = Payloads::Lines(vec![line.slice(payload)]);
@@ -483,7 +504,7 @@ impl WireSession {
             Ok(Some(Command::Wait { seq, options })) => {
                 match session::run_options(&self.node, &options) {
                     Err(_) if self.node.role == Role::Secondary => {
-                        self.answer_refused(id, &session::master_only(), true);
+                        self.answer_refused(id, &session::master_only(&self.node), true);
                     }
                     Err(refusal) => self.answer_refused(id, &refusal, true),
                     Ok(options) => self.wait(id, seq, options, false, true).await?,
@@ -550,7 +571,13 @@ impl WireSession {
         self.send(&Message::AppendReply(reply));
     }
 
-    fn reply_line(&mut self, id: u64, bytes: Bytes, end: bool) {
+    /// A piece of a reply, cut as the client takes it.
+    fn reply_line(&mut self, id: u64, mut bytes: Bytes, end: bool) {
+        let max = RUN_BYTES_MAX.min(self.body_bytes_max - REPLY_HEAD_BYTES_MAX);
+        while bytes.len() > max {
+            let piece = bytes.split_to(max);
+            self.send(&Message::CommandReply(CommandHead { id, end: false }, piece));
+        }
         self.send(&Message::CommandReply(CommandHead { id, end }, bytes));
     }
 
@@ -614,8 +641,12 @@ impl WireSession {
             }
             Err(refusal) => refusal,
         };
+        self.refuse_stream(id, &refusal);
+    }
+
+    fn refuse_stream(&mut self, id: u64, refusal: &Refusal) {
         self.node.metrics.refused(refusal.code, 1);
-        let refusal = on_wire(&refusal);
+        let refusal = on_wire(refusal);
         self.send(&Message::RequestRefused(RequestRefused { id, refusal }));
     }
 
@@ -633,16 +664,26 @@ impl WireSession {
                     let (id, level) = (*id, *level);
                     self.send_entries(id, cursor, level, true).await
                 }
+                // Who closed its sending side cannot end it any more.
+                Stream::Tail { tail, .. }
+                    if self.input_ended && tail.cursor(&self.node).is_done() =>
+                {
+                    any = true;
+                    self.end_stream(&stream);
+                    true
+                }
                 Stream::Tail { id, tail, idle_at } => {
                     let mut cursor = tail.cursor(&self.node);
                     if !cursor.is_done() {
                         any = true;
                         let (id, level) = (*id, tail.level);
-                        self.send_entries(id, &mut cursor, level, false).await;
+                        let ended = self.send_entries(id, &mut cursor, level, false).await;
                         tail.next = cursor.next;
                         *idle_at = Instant::now() + self.node.heartbeat_interval;
+                        ended
+                    } else {
+                        false
                     }
-                    false
                 }
             };
             if !done {
@@ -652,8 +693,8 @@ impl WireSession {
         any
     }
 
-    /// Sends the next piece of a stream; `ends` tells whether the stream ends with its cursor.
-    /// Returns whether it was the last.
+    /// Sends the next piece of a stream; `ends` tells whether the stream ends with its cursor. An entry
+    /// that the client does not take ends it, too. Returns whether it was the last.
     async fn send_entries(
         &mut self,
         id: u64,
@@ -661,7 +702,16 @@ impl WireSession {
         level: Level,
         ends: bool,
     ) -> bool {
-        let slice = cursor.read(&self.node, RUN_BYTES_MAX).await;
+        let max = self.body_bytes_max - REPLY_HEAD_BYTES_MAX;
+        let slice = cursor.read(&self.node, RUN_BYTES_MAX.min(max)).await;
+        let bytes: usize = slice.pieces.iter().map(Bytes::len).sum();
+        if bytes > max {
+            let seq = slice.range.map_or(Seq::ZERO, |range| range.first);
+            let detail =
+                format!("seq={seq} bytes={bytes} - longer than the frame_bytes_max of this client");
+            self.refuse_stream(id, &Refusal::new(Code::TooLong, detail));
+            return true;
+        }
         let end = ends && cursor.is_done();
         let head = EntriesHead {
             first: slice.range.map_or(0, |range| range.first.number()),
@@ -704,81 +754,4 @@ impl WireSession {
             self.out.push(Kind::Entries(Seq::ZERO), encode_entries(&head, Vec::new()));
         }
     }
-}
-
-/// Whether an operator may ask for it.
-fn looks(message: &Message) -> bool {
-    match message {
-        Message::Command(_, line) => match parse(line) {
-            // A PING shows that the connection is alive.
-            Ok(Some(command)) => {
-                command.only_looks()
-                    || matches!(command, Command::Ping { .. } | Command::Get { .. })
-            }
-            // What is malformed is answered as such.
-            Ok(None) | Err(_) => true,
-        },
-        Message::Cancel(_) => true,
-        _ => false,
-    }
-}
-
-/// Where the payloads of an APPEND_REQUEST lie; `None` if they do not fill the tail exactly.
-fn payload_spans(tail: &Bytes, count: u32) -> Option<Vec<(u32, u32)>> {
-    let mut spans = Vec::with_capacity((count as usize).min(tail.len() / 4));
-    let mut at = 0;
-    while at < tail.len() {
-        let length = tail[at..].first_chunk::<4>()?;
-        let start = at + 4;
-        let end = start.checked_add(u32::from_le_bytes(*length) as usize)?;
-        if end > tail.len() {
-            return None;
-        }
-        spans.push((start as u32, end as u32)); // Frames are shorter than 4 GiB.
-        at = end;
-    }
-    (count > 0 && spans.len() == count as usize).then_some(spans)
-}
-
-fn options_of(concern: Concern, ack: AckKind, timeout: Timeout) -> RunOptions {
-    RunOptions {
-        concern: match concern {
-            Concern::Default => None,
-            // 0 was refused before; a wait for 0 nodes asks for nothing more than the master.
-            Concern::Nodes(count) => {
-                Some(WriteConcern::Nodes(count.try_into().unwrap_or(std::num::NonZeroU16::MIN)))
-            }
-            Concern::Majority => Some(WriteConcern::Majority),
-            Concern::All => Some(WriteConcern::All),
-        },
-        ack: match ack {
-            AckKind::Default => None,
-            AckKind::Stored => Some(AckLevel::Stored),
-            AckKind::Received => Some(AckLevel::Received),
-        },
-        patience: match timeout {
-            Timeout::Default => None,
-            Timeout::Forever => Some(Patience::Forever),
-            Timeout::Micros(micros) => {
-                Some(Patience::For(std::time::Duration::from_micros(micros)))
-            }
-        },
-    }
-}
-
-fn level_of(level: ReadLevel) -> Result<Level, Refusal> {
-    Ok(match level {
-        ReadLevel::Local => Level::Local,
-        ReadLevel::Committed => Level::Committed,
-        ReadLevel::All => Level::All,
-        ReadLevel::Nodes(count) => {
-            Level::Nodes(count.try_into().map_err(|_| {
-                Refusal::new(Code::BadValue, "level=0 - a level counts nodes from 1")
-            })?)
-        }
-    })
-}
-
-fn on_wire(refusal: &Refusal) -> codec::Refusal {
-    codec::Refusal { code: refusal.code.number(), detail: refusal.detail.clone() }
 }
