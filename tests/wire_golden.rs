@@ -5,8 +5,8 @@
 //! file anew, for lines that are added.
 
 use bytes::{Bytes, BytesMut};
-use replog::store::RunBuilder;
-use replog::types::{Epoch, PrefixId, Seq};
+use replog::store::{Run, RunBuilder};
+use replog::types::{Digest, Epoch, PrefixId, Seq};
 use replog::wire::codec::*;
 use replog::wire::{Frame, FrameDecoder, FrameError, Message};
 
@@ -64,10 +64,23 @@ fn records() -> (Bytes, PrefixId) {
     (run.slice(run.range()), run.prefix_id(Seq::FIRST).expect("entry 1 is there"))
 }
 
+/// Entry 3, "x", with number 7 of producer "p1". No master writes such records yet; every node takes
+/// them.
+fn with_producer() -> Bytes {
+    let bytes = "81458a6a 7becd9b8 e6652b23bec3b6e6 0c000000 0100 0000 0300000000000000 \
+                 0100000000000000 0268e5cf8b010000 02 7031 0700000000000000 78";
+    let digits: Vec<u8> = bytes.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let byte = |pair: &[u8]| {
+        std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())
+    };
+    digits.chunks(2).map(|pair| byte(pair).expect("hex")).collect()
+}
+
 fn messages() -> Vec<(&'static str, Message)> {
     let levels = Levels { commit: 2, held_by: vec![2, 2, 0] };
     let (both, first_id) = records();
     let second = both.slice(48 + 11..);
+    let second_id = PrefixId { epoch: Epoch::new(1), digest: Digest::new(0x7d5c_1335_0ff4_e946) };
     let mut secondary = hello(Role::Secondary);
     (secondary.stored, secondary.tail_epoch) = (1, 1);
     secondary.tail_digest = first_id.digest.value();
@@ -112,6 +125,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ),
         ("append-two", Message::Append(append(1, 2, PrefixId::EMPTY), both)),
         ("append-second", Message::Append(append(2, 1, first_id), second.clone())),
+        ("append-producer", Message::Append(append(3, 1, second_id), with_producer())),
         (
             "ack-stored",
             Message::Ack(Ack { epoch: 1, stored: 2, received: 2, held: vec![], duplicates: 0 }),
@@ -261,6 +275,17 @@ fn every_frame_type_of_the_code_has_a_golden_vector() {
         let found = messages().iter().any(|(_, m)| m.encode().to_bytes()[3] == *code);
         assert!(found, "{name} ({code:#04x}) has no golden vector");
     }
+}
+
+#[test]
+fn a_record_with_a_producer_is_a_record_like_any_other() {
+    let (both, _) = records();
+    let all: Bytes = [both, with_producer()].concat().into();
+    let epoch = Epoch::new(1);
+    let run = Run::verify_sent(all.clone(), Seq::FIRST, 3, PrefixId::EMPTY, epoch).expect("good");
+    let record = run.record(Seq::new(3)).expect("it is there");
+    assert_eq!(record.payload, "x", "the payload comes behind the producer");
+    assert_eq!(run.slice(run.range()), all, "and what is given out is what came");
 }
 
 #[test]

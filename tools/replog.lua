@@ -473,7 +473,7 @@ local function add_status(tree, name, range, item, announced, computed)
   end
 end
 
-local function dissect_record(cursor, tree, expected_seq)
+local function dissect_record(cursor, tree, expected_seq, newest)
   local from = cursor.at
   if cursor:left() < RECORD_HEADER_BYTES then
     complain("bad-record", cursor:left() .. " bytes of a record's header")
@@ -512,7 +512,11 @@ local function dissect_record(cursor, tree, expected_seq)
     item:add_proto_expert_info(
       complaints["bad-record"], "Entry " .. tostring(seq) .. " where " .. tostring(expected_seq) .. " must stand")
   end
-  record:add_le(f["record.epoch"], head(32, 8))
+  item = record:add_le(f["record.epoch"], head(32, 8))
+  if newest and newest < head(32, 8):le_uint64() then
+    item:add_proto_expert_info(
+      complaints["bad-record"], "An epoch above that of the frame, " .. tostring(newest))
+  end
   local time = head(40, 8):le_uint64()
   local seconds, milliseconds = (time / 1000):tonumber(), (time % 1000):tonumber()
   -- NSTime has 32 bits of seconds on some machines; what does not fit is no time of a clock.
@@ -540,10 +544,11 @@ local function dissect_record(cursor, tree, expected_seq)
   record:set_text("Record " .. tostring(seq) .. ", " .. bytes .. " bytes" .. producer)
 end
 
--- The tail of an APPEND, FETCHED or ENTRIES: exactly `count` records from `first` on.
-local function dissect_records(cursor, tree, first, count)
+-- The tail of an APPEND, FETCHED or ENTRIES: exactly `count` records from `first` on, of epochs up to `newest` if the
+-- frame has one.
+local function dissect_records(cursor, tree, first, count, newest)
   for place = 0, count - 1 do
-    dissect_record(cursor, tree, first + place)
+    dissect_record(cursor, tree, first + place, newest)
   end
   if cursor:left() > 0 then
     complain("bad-record", cursor:left() .. " bytes behind the last record", cursor:take(cursor:left()))
@@ -604,13 +609,13 @@ function messages.REFUSE(cursor, tree)
 end
 
 function messages.APPEND(cursor, tree)
-  read.u64(cursor, tree, "epoch")
+  local epoch = read.u64(cursor, tree, "epoch")
   local first = read.u64(cursor, tree, "first")
   local count = read.u32(cursor, tree, "count")
   read.u64(cursor, tree, "previous_epoch")
   read.u64(cursor, tree, "previous_digest")
   read.levels(cursor, tree)
-  dissect_records(cursor, tree, first, count)
+  dissect_records(cursor, tree, first, count, epoch)
   return shown_range(first, count)
 end
 
@@ -666,10 +671,10 @@ function messages.FETCH(cursor, tree)
 end
 
 function messages.FETCHED(cursor, tree)
-  read.u64(cursor, tree, "epoch")
+  local epoch = read.u64(cursor, tree, "epoch")
   local first = read.u64(cursor, tree, "first")
   local count = read.u32(cursor, tree, "count")
-  dissect_records(cursor, tree, first, count)
+  dissect_records(cursor, tree, first, count, epoch)
   return count == 0 and tostring(first) .. " none" or shown_range(first, count)
 end
 

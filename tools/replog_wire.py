@@ -605,6 +605,15 @@ def read_records(data, first, count, previous=None):
     return records
 
 
+def numbers_of(data):
+    """The number and epoch of each record of a tail, by the headers alone: nothing is verified."""
+    at = 0
+    while at + RECORD_HEADER_BYTES <= len(data):
+        length, _flags, _reserved, seq, epoch, _time = _COVERED.unpack_from(data, at + 16)
+        yield seq, epoch
+        at += RECORD_HEADER_BYTES + length
+
+
 # Messages whose tail is a run of records.
 WITH_RECORDS = ("APPEND", "FETCHED", "ENTRIES")
 
@@ -613,7 +622,11 @@ def records_of(message, previous=None):
     """The records of an APPEND, FETCHED or ENTRIES, verified behind `previous`, or as far as the message allows."""
     if message.kind == "APPEND":
         previous = Prefix(message.first - 1, message.previous_epoch, message.previous_digest)
-    return read_records(message.tail, message.first, message.count, previous)
+    records = read_records(message.tail, message.first, message.count, previous)
+    for record in records if message.kind != "ENTRIES" else ():
+        if record.epoch > message.epoch:
+            raise WireError("bad-record", f"entry {record.seq}: epoch {record.epoch} in a frame of {message.epoch}")
+    return records
 
 
 def split_payloads(tail, count):
@@ -757,6 +770,11 @@ def check_page(path, say=print):
         compare(f"the CRC-32C of {digits}", f"{crc32c(digits.encode()):08X}", want)
     for word, seed, want in re.findall(r'XXH64\("(\w*)", (\d+)\) = ([0-9A-F]{16})', text):
         compare(f"XXH64 of {word!r}", f"{xxh64(word.encode(), int(seed)):016X}", want)
+    for last, seed, want in re.findall(r"XXH64\(00…([0-9a-f]{2}), ([0-9A-F]+)\) = ([0-9A-F]{16})", text):
+        data = bytes(range(int(last, 16) + 1))
+        compare(f"XXH64 of {len(data)} bytes, seed {seed}", f"{xxh64(data, int(seed, 16)):016X}", want)
+    for name, want in re.findall(r"(P[1-5]) = ([0-9A-F]{16})", text):
+        compare(f"the prime {name}", f"{globals()['_' + name]:016X}", want)
     frames = {name: (kind.number, kind.tail) for name, kind in MESSAGES.items()}
     compare("the table of frames", frames, _frame_table(text))
     compare("the codes of requests", REQUEST_CODES, dict(sorted(_code_table(text, "10.1").items())))

@@ -253,7 +253,9 @@ class Secondary:
                     why = f"REFUSE {wire.REFUSE_CODES.get(message.code, message.code)}"
         except wire.WireError as error:
             why = f"wrong bytes: {error}"
-            self.problem(why)
+            # Rule 7.1.10: asks who is silent here, and gives the connection up.
+            if link.answer is not None or bytes(link.connection.parser.buffer) != b"\r\n\r\n":
+                self.problem(why)
         except (OSError, wire.Closed, TimeoutError):
             pass
         with self.changed:
@@ -283,13 +285,19 @@ class Secondary:
             holds(link.hello is None or message.epoch >= link.hello.epoch, "a second HELLO with a lower epoch")
             link.hello = message
             link.answer = None
+            rows = message.epoch_table
+            holds(len(rows) <= 128 and rows == sorted(set(rows)) and all(epoch and first for epoch, first in rows),
+                  f"an epoch table that does not ascend: {rows}")
+            if message.epoch:
+                same("the epoch of the last row of the epoch table", rows[-1][0] if rows else None, message.epoch)
             return
         if message.kind == "REFUSE":
             return
         same(f"the epoch of {message.kind}", message.epoch, link.hello.epoch)
         if message.kind == "HEARTBEAT":
-            link.heartbeats += 1
-            same("the number of a HEARTBEAT", message.number, link.heartbeats)
+            # One that could not be written before the next was due is left out.
+            holds(message.number > link.heartbeats, f"HEARTBEAT {message.number} behind {link.heartbeats}")
+            link.heartbeats = message.number
             if link.hello.epoch:
                 self._judge_levels(link, message.levels)
         elif message.kind == "ALIGN":
@@ -303,6 +311,10 @@ class Secondary:
             holds(link.leads, "an APPEND before the promise")
             link.appended = True
             self._judge_levels(link, message.levels)
+            begins = link.hello.epoch_table[-1][1]
+            for seq, epoch in wire.numbers_of(message.tail):
+                same(f"whether entry {seq} is of the epoch that begins with {begins}",
+                     epoch == link.hello.epoch, seq >= begins)
             holds(1 <= message.count <= wire.ENTRIES_PER_FRAME, f"{message.count} records in a frame")
             holds(len(message.tail) <= wire.BULK_BYTES or message.count == 1,
                   f"{message.count} records of {len(message.tail)} bytes in a frame of more than 256 KiB")
@@ -319,6 +331,7 @@ class Secondary:
         nodes = len(link.hello.roster)
         if not levels.held_by:
             return  # A master that does not lead yet tells no levels.
+        holds(link.answer is not None, "levels before the answer to a HELLO or ALIGN")
         same("the number of levels", len(levels.held_by), nodes)
         holds(all(a >= b for a, b in zip(levels.held_by, levels.held_by[1:])), f"levels that rise: {levels.held_by}")
         majority = nodes // 2 + 1

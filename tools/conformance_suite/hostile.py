@@ -13,7 +13,8 @@ import replog_wire as wire
 from replog_wire import Message, encode_frame, hello, levels
 
 from .common import (
-    INTRODUCTION, PATIENCE, REFUSALS_SEEN, Failure, NotRun, append_request, flipped, holds, refused, same, wait_for)
+    INTRODUCTION, PATIENCE, REFUSALS_SEEN, ClientSide, Failure, NotRun, append_request, flipped, holds, introduced,
+    refused, request_code, same, wait_for)
 
 SOON = 3.0  # before a node gives up on silence, so that it cannot be that which ends the connection
 MEBI = 1 << 10  # in KiB, the unit of memory here
@@ -119,9 +120,10 @@ def client_hello(**changes):
     return hello("client", **({"node_id": "conformance"} | changes))
 
 
-def register(suite, who, *, filled):
+def register(suite, who, *, filled, appended):
     """Adds the checks to a suite. `who` is "A master" or "A secondary"; `filled(node, volume)` makes sure that the
-    node's log has some bytes to be read, and returns their number."""
+    node's log has some bytes to be read, and returns their number; `appended(node, payload)` that its last entry is
+    this."""
     check = suite.check
 
     def hostile(name, page, says, state, data_of, *codes, patience=PATIENCE, silent_close=False):
@@ -136,8 +138,9 @@ def register(suite, who, *, filled):
             lambda _: header(magic=b"\x53\x4c"), "bad-frame")
     hostile("magic-second", "2", f"{who} must refuse a wrong second byte bad-frame.", fresh,
             lambda _: header(magic=b"\x52\x4d"), "bad-frame")
-    hostile("magic-early", "2", "… as soon as the two bytes are there.", fresh, lambda _: b"\x52\x00",
+    hostile("magic-early", "2", "… as soon as it is there.", fresh, lambda _: b"\x52\x00",
             "bad-frame", patience=SOON)
+    hostile("magic-earliest", "2", "… the first one alone.", fresh, lambda _: b"G", "bad-frame", patience=SOON)
     hostile("magic-later", "2", "… and between good frames.", as_client,
             lambda _: header(magic=b"\x52\x4d"), "bad-frame")
     hostile("http", "2", f"{who} must refuse a browser bad-frame.", fresh,
@@ -160,7 +163,7 @@ def register(suite, who, *, filled):
                                    f"which is judged).",
             fresh, lambda _: header(length=wire.BODY_MAX_BEFORE_HELLO) + bytes(wire.BODY_MAX_BEFORE_HELLO),
             "bad-checksum")
-    hostile("over-limit", "7.4.2", f"{who} must refuse a client's body of a byte over its frame_bytes_max "
+    hostile("over-limit", "7.9.17", f"{who} must refuse a client's body of a byte over its frame_bytes_max "
                                    f"frame-too-long.",
             as_client, lambda node: header(0x48, length=node.client().answer.frame_bytes_max + 1), "frame-too-long",
             patience=SOON)
@@ -183,8 +186,23 @@ def register(suite, who, *, filled):
     for one in SAMPLES:
         if one.kind != "REFUSE":
             name = one.kind.lower().replace("_", "-")
-            hostile(f"fresh-{name}", "7.1.1", f"{who} must refuse {one.kind} before the introduction no-introduction.",
+            hostile(f"fresh-{name}", "7.1.2", f"{who} must refuse {one.kind} before the introduction no-introduction.",
                     fresh, lambda _, one=one: one.encode(), "no-introduction")
+    hostile("fresh-malformed", "7.1.2", f"{who} must judge a malformed frame before the introduction as it judges it "
+                                        "later: bad-frame.", fresh,
+            lambda _: encode_frame(wire.MESSAGES["HEARTBEAT"].number, b"\x01"), "bad-frame")
+
+    @check("fresh-refuse", "7.1.8", f"{who} must not answer a REFUSE, not even as the first frame: it closes.")
+    def _(node):
+        before = node.snapshot()
+        for connection in (node.connect(), as_client(node)):
+            connection.send(sample("REFUSE"))
+            try:
+                raise Failure(f"a REFUSE was answered by {connection.receive()}")
+            except wire.Closed:
+                pass
+        node.still_works(before)
+
     for one in SAMPLES:
         name = one.kind.lower().replace("_", "-")
         if one.kind not in FROM_CLIENTS | {"REFUSE"}:
@@ -210,6 +228,19 @@ def register(suite, who, *, filled):
     bad_hello("absurd-most", "… and a roster of 2^64-1 nodes.", roster=MOST)
     bad_hello("not-utf8", f"{who} must refuse a string that is not UTF-8 bad-frame.", node_id=b"\x02\xff\xfe")
     bad_hello("surrogate", "… and a lone surrogate.", node_id=b"\x03\xed\xa0\x80")
+    hostile("long-name", "7.1.4", f"{who} must refuse a client's name of 65 bytes bad-frame.", fresh,
+            lambda _: client_hello(node_id="n" * 65).encode(), "bad-frame")
+    hostile("long-name-version", "7.1.4", "… but judge the versions before.", fresh,
+            lambda _: client_hello(node_id="n" * 65, version_min=2, version_max=3).encode(), "unknown-version")
+
+    @check("ignored-fields", "6", f"{who} must ignore what a client's HELLO has no use for, whatever it says.")
+    def _(node):
+        connection = node.connect()
+        connection.send(client_hello(
+            peer_id="nobody", epoch=1 << 40, run_id=7, epoch_table=[(3, 9), (3, 1)], stored=5, vouches=True,
+            roster=["?", ""], master_addr="\n", payload_bytes_max=1, window_bytes=1))
+        same("the answer", connection.receive().kind, "HELLO")
+
     bad_hello("bad-bool", f"{who} must refuse a bool of 2 bad-frame.", vouches=b"\x02")
     bad_hello("bad-option", "… and an option of 2.", log_id=b"\x02" + bytes(16))
     bad_hello("bad-role", "… and role 3.", role=b"\x03")
@@ -220,12 +251,12 @@ def register(suite, who, *, filled):
             lambda _: with_raw(sample("READ_REQUEST"), level=b"\x04"), "bad-frame")
     hostile("wide-u16", "3", f"{who} must refuse a u16 of four bytes bad-frame.", as_client,
             lambda _: with_raw(sample("READ_REQUEST"), level=b"\x03\xfc" + bytes(4)), "bad-frame")
-    hostile("append-tail-short", "7.4.6", f"{who} must refuse an APPEND_REQUEST whose last payload is cut "
+    hostile("append-tail-short", "7.9.3", f"{who} must refuse an APPEND_REQUEST whose last payload is cut "
                                           f"bad-frame.", as_client,
             lambda _: _request_with_tail(2, b"\x03\0\0\0abc\x03\0\0\0de"), "bad-frame")
-    hostile("append-tail-long", "7.4.6", "… and one with bytes behind the last payload.", as_client,
+    hostile("append-tail-long", "7.9.3", "… and one with bytes behind the last payload.", as_client,
             lambda _: _request_with_tail(1, b"\x03\0\0\0abcd"), "bad-frame")
-    hostile("append-none", "6", f"{who} must refuse an APPEND_REQUEST of no entries bad-frame.", as_client,
+    hostile("append-none", "7.9.3", f"{who} must refuse an APPEND_REQUEST of no entries bad-frame.", as_client,
             lambda _: _request_with_tail(0, b""), "bad-frame")
 
     @check("longer-forms", "3", "A number may be written in a longer form than needed: it is understood, or refused "
@@ -341,7 +372,7 @@ def register(suite, who, *, filled):
         node.still_works(before)
         return f"{len(whole) - 1} cuts"
 
-    @check("cuts-half", "7.1.1", "A peer that shuts its sending side at any byte of an exchange must get no answer "
+    @check("cuts-half", "7.9.21", "A peer that shuts its sending side at any byte of an exchange must get no answer "
            "but to the frames that were whole, and the end of the connection.")
     def _(node):
         before = node.snapshot()
@@ -372,7 +403,7 @@ def register(suite, who, *, filled):
                 same(f"cut at byte {cut}: the first answer", got[0].kind, "HELLO")
         node.still_works(before)
 
-    @check("half-open-answered", "7.4", "A client that shuts its sending side behind whole requests is answered "
+    @check("half-open-answered", "7.9.21", "A client that shuts its sending side behind whole requests is answered "
            "before the end.")
     def _(node):
         client = node.client()
@@ -385,6 +416,150 @@ def register(suite, who, *, filled):
             raise Failure(f"more came: {message}")
         except wire.Closed:
             pass
+
+    @check("half-open-tail", "7.9.21", "A client that shuts its sending side behind a TAIL_REQUEST gets what is there, "
+           "the end of the tail, and the end of the connection.")
+    def _(node):
+        filled(node, 1 << 16)
+        client = node.client()
+        tail = client.request("TAIL_REQUEST", start=("last", 2), level="local")
+        client.connection.socket.shutdown(socket.SHUT_WR)
+        frames = client.answers(tail, "ENTRIES", lambda frame: frame.end)
+        same("entries", sum(frame.count for frame in frames), 2)
+        try:
+            raise Failure(f"more came: {client.connection.receive()}")
+        except wire.Closed:
+            pass
+
+    @check("frame-bytes-max", "7.9.11", f"{who} must keep a client's frame_bytes_max: pieces of an answer are cut for "
+           "it, and less than 8 KiB counts as 8 KiB.")
+    def _(node):
+        for most in (8192, 10_000, 1, 0):
+            client = introduced_client(node, frame_bytes_max=most)
+            text = b"t" * 30_000
+            client.send_command(b"PING " + text)
+            got, pieces = b"", 0
+            while True:
+                number, body = client.connection.receive_frame()
+                holds(len(body) <= max(most, 8192), f"a body of {len(body)} bytes to a client that takes {most}")
+                message = wire.decode_message(number, body)
+                got, pieces = got + message.tail, pieces + 1
+                if message.end:
+                    break
+            same("the answer", got, b"PONG " + text + b"\n")
+            holds(pieces > 2, f"{len(got)} bytes in {pieces} pieces")
+
+    @check("frame-bytes-long", "7.9.11", "… and end a read or a tail with REQUEST_REFUSED too-long at an entry that "
+           "does not fit.")
+    def _(node):
+        appended(node, b"L" * min(20_000, node.client().answer.payload_bytes_max))
+        client = introduced_client(node, frame_bytes_max=8192)
+        large = client.answer.stored
+        request = client.request("READ_REQUEST", from_=large, limit=1, level="local")
+        same("the code of a read", client.refusal(request)[0], "too-long")
+        request = client.request("TAIL_REQUEST", start=("last", 1), level="local")
+        same("the code of a tail", client.refusal(request)[0], "too-long")
+        client.connection.send(Message("CANCEL", id=request))  # it has ended: nothing more comes of it
+        client.ping()
+        reader = node.client()
+        same("who takes more", len(reader.read(large, limit=1)[0]), 1)
+
+    @check("request-ids", "7.9.1", "A request id may be 0, and be used again once its answer came.")
+    def _(node):
+        client = node.client()
+        for request in (0, 0, (1 << 64) - 1, 5, 5):
+            client.connection.send(Message("COMMAND", id=request, end=True, tail=b"PING"))
+            answer = client.connection.receive()
+            same("kind, id, end, tail", (answer.kind, answer.id, answer.end, answer.tail),
+                 ("COMMAND_REPLY", request, True, b"PONG\n"))
+
+    @check("read-ends", "7.9.7", "A read of 0 entries, or from beyond the end, must be one ENTRIES without any, its end.")
+    def _(node):
+        filled(node, 1 << 16)
+        client = node.client()
+        for first, limit in ((1, 0), (1 << 60, None), (1 << 60, 5), ((1 << 64) - 1, None)):
+            request = client.request("READ_REQUEST", from_=first, limit=limit, level="local")
+            frames = client.answers(request, "ENTRIES", lambda frame: frame.end)
+            same(f"frames of a read from {first}, limit {limit}",
+                 [(frame.first, frame.count, frame.end) for frame in frames], [(0, 0, True)])
+
+    @check("tail-last-0", "7.9.7", "A tail of the last 0 must be one of new entries, and one from beyond the end must "
+           "wait.")
+    def _(node):
+        filled(node, 1 << 16)
+        client = node.client()
+        for start in (("last", 0), ("from", 1 << 60)):
+            request = client.request("TAIL_REQUEST", start=start, level="local")
+            client.ping()
+            client.connection.send(Message("CANCEL", id=request))
+            frames = client.answers(request, "ENTRIES", lambda frame: frame.end)
+            same(f"entries of a tail from {start}", sum(frame.count for frame in frames), 0)
+            same("its last frame", (frames[-1].first, frames[-1].end), (0, True))
+
+    @check("cancel-read", "7.9.8", "A CANCEL must end a read with an ENTRIES that has none, or come too late.")
+    def _(node):
+        filled(node, 2 << 20)
+        client = node.client()
+        request = client.request("READ_REQUEST", from_=1, limit=None, level="local")
+        client.connection.send(Message("CANCEL", id=request))
+        client.answers(request, "ENTRIES", lambda frame: frame.end)
+        client.ping()  # and nothing more of it comes
+
+    @check("line-ends", "7.9.12", "A line end at the end of a COMMAND must be taken off; an empty line must be answered "
+           "by one empty piece.")
+    def _(node):
+        client = node.client()
+        for line, answer in ((b"PING x\n", b"PONG x\n"), (b"ping x\r\n", b"PONG x\n"), (b"PING x\r", None),
+                             (b"", b""), (b"\n", b""), (b"   ", b"")):
+            request = client.send_command(line)
+            pieces = client.answers(request, "COMMAND_REPLY", lambda piece: piece.end)
+            got = b"".join(piece.tail for piece in pieces)
+            same(f"the answer to {line!r}", got, got if answer is None else answer)
+            holds(answer != b"" or len(pieces) == 1, f"{len(pieces)} pieces for an empty line")
+
+    @check("line-bytes", "7.9.12", "A COMMAND's line need not be UTF-8: PING gives its text back, and a verb that is none "
+           "is unknown.")
+    def _(node):
+        client = node.client()
+        client.send_command(b"PING \xff\xfe\x00x")
+        same("the answer", client.answers(client.last_id, "COMMAND_REPLY", lambda m: m.end)[-1].tail,
+             b"PONG \xff\xfe\x00x\n")
+        client.send_command(b"\xff\xfe")
+        answer = client.answers(client.last_id, "COMMAND_REPLY", lambda m: m.end)[-1].tail
+        holds(answer.startswith(b"ERR unknown-verb "), f"the answer to a verb that is none: {answer!r}")
+
+    @check("verbs", "7.9.15", f"{who} must answer the verbs that other nodes' tools rely on, in their form.")
+    def _(node):
+        filled(node, 1 << 16)
+        client = node.client()
+        role, end = client.answer.role, client.answer
+        same("DIGEST", client.command("DIGEST").split()[:4],
+             [b"OK", b"seq=%d" % end.stored, b"epoch=%d" % end.tail_epoch, b"digest=%016x" % end.tail_digest])
+        same("DIGEST of entry 1", client.command("DIGEST 1").split()[:2], [b"OK", b"seq=1"])
+        holds(client.command("DIGEST 999999999999").startswith(b"ERR not-found "), "DIGEST beyond the end")
+        status = client.command("STATUS").decode().splitlines()
+        said = dict(word.split("=", 1) for word in status[0].split() if "=" in word)
+        same("id, role, epoch, log_id", [said.get(key) for key in ("id", "role", "epoch", "log_id")],
+             [end.node_id, role, str(end.epoch), end.log_id.hex()])
+        holds(int(said["next"]) > end.stored and int(said["commit"]) <= end.stored, f"next and commit: {status[0]}")
+        holds(status[0].startswith("node ") and status[-1] == "END", f"the lines of STATUS: {status}")
+        holds(all(line.split()[0] in ("secondary", "master") for line in status[1:-1]), f"the lines of STATUS: {status}")
+        holds(client.command("HEALTH").startswith(b"OK mode="), "HEALTH")
+        listed = client.command("LIST from=1 limit=1").splitlines()
+        holds(listed[0].startswith(b"1 ") and listed[-1].startswith(b"END count=1 first=1 last=1 commit="),
+              f"LIST: {listed}")
+        holds(client.command("NO-SUCH-VERB").startswith(b"ERR unknown-verb "), "an unknown verb")
+        same("QUIT", client.command("QUIT"), b"OK\n")
+        client.ping()  # the connection lives on
+
+    @check("reserved-first", "7.9.3", f"{who} must refuse an APPEND_REQUEST with anything reserved bad-option, before it "
+           "looks at role, size and w.")
+    def _(node):
+        client = node.client()
+        for reserved in (dict(producer=("p", 1)), dict(match_seq=1), dict(atomic=True)):
+            request = client.send_append(b"x", w=0, **reserved)
+            name, details = client.outcomes(request, 1)[0]
+            same(f"the outcome of {reserved}", (name, request_code(details)), ("refused", "bad-option"))
 
     @check("left-at-once", "2", "100 connections that come and go without a word must do no harm.")
     def _(node):
@@ -443,7 +618,7 @@ def register(suite, who, *, filled):
         node.still_works(before)
         return f"{note}; PING {took * 1000:.0f} ms"
 
-    @check("idle-connections", "7.4.9", "500 introduced clients that do nothing must hold up nobody.")
+    @check("idle-connections", "7.9.20", "500 introduced clients that do nothing must hold up nobody.")
     def _(node):
         if not enough_files(600):
             raise NotRun("too few file descriptors here")
@@ -456,7 +631,7 @@ def register(suite, who, *, filled):
         node.still_works(before)
         return f"{note}; PING {took * 1000:.0f} ms"
 
-    @check("connections-max", "7.4.9", f"{who} must refuse one more than connections_max connections busy, and serve "
+    @check("connections-max", "7.9.20", f"{who} must refuse one more than connections_max connections busy, and serve "
            f"again when "
            "some are gone.")
     def _(node):
@@ -479,6 +654,19 @@ def register(suite, who, *, filled):
             taken += 1
         else:
             raise NotRun("it takes more than 2048 connections")
+        operator = node.connect()
+        operator.send(client_hello(peer_id="@operator"))
+        answer = operator.receive()
+        let_in = answer.kind == "HELLO"
+        if let_in:
+            operator = ClientSide(operator, answer)
+            holds(operator.command("HEALTH").startswith(b"OK "), "an operator is not told how the node is")
+            request = operator.request("READ_REQUEST", from_=1, limit=1, level="local")
+            same("the code of an operator's read", operator.refusal(request)[0], "busy")
+            request = operator.send_append(b"x", w=1)
+            same("and of its append", request_code(operator.outcomes(request, 1)[0][1]), "busy")
+        else:
+            same("how an operator is refused", wire.REFUSE_CODES.get(answer.code), "busy")
         node.drop_connections()
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -489,9 +677,9 @@ def register(suite, who, *, filled):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
-        return f"behind {taken} connections"
+        return f"behind {taken} connections; an operator is {'let in' if let_in else 'refused, too'}"
 
-    @check("many-frames", "7.4.3", "20,000 commands of one client, its answers read, must all be answered in order, "
+    @check("many-frames", "7.9.14", "20,000 commands of one client, its answers read, must all be answered in order, "
            "and others meanwhile promptly.")
     def _(node):
         client = node.client()
@@ -515,7 +703,7 @@ def register(suite, who, *, filled):
         same("refused commands", busy, 0)
         return grew(node, memory, 32 * MEBI)
 
-    @check("never-reads", "7.4.4", "Clients that ask for much and read nothing must hold up nobody, cost bounded "
+    @check("never-reads", "7.9.19", "Clients that ask for much and read nothing must hold up nobody, cost bounded "
            "memory, and be closed with slow-reader.")
     def _(node):
         volume = filled(node, 2 << 20)
@@ -555,7 +743,7 @@ def register(suite, who, *, filled):
         return f"{volume >> 20} MiB asked for 128 times; {note}; PING at most {slowest * 1000:.0f} ms; " \
                f"{'REFUSE slow-reader' if said else 'closed; the REFUSE found no way'}"
 
-    @check("answers-unread", "7.4.4", "A client that asks and asks and reads no answer must not be read for ever: "
+    @check("answers-unread", "7.9.19", "A client that asks and asks and reads no answer must not be read for ever: "
            "its sending blocks or ends, and memory stays bounded.")
     def _(node):
         prompt(node)
@@ -574,6 +762,12 @@ def register(suite, who, *, filled):
         took = prompt(node)
         note = grew(node, memory, 48 * MEBI)
         return f"{sent >> 10} KiB were taken; {note}; PING {took * 1000:.0f} ms"
+
+
+def introduced_client(node, **changes):
+    """A client whose HELLO says something of its own."""
+    connection = node.connect()
+    return ClientSide(connection, introduced(connection, client_hello(**changes)))
 
 
 def _request_with_tail(count, tail):

@@ -82,7 +82,7 @@ def _(cluster):
             same("the first frame of a connection", first.message.kind if first else "HELLO", "HELLO")
 
 
-@check("hello-ask", "7.1.3", "A master that only asks must say epoch 0, and must send nothing but HELLO and HEARTBEAT "
+@check("hello-ask", "7.8.1", "A master that only asks must say epoch 0, and must send nothing but HELLO and HEARTBEAT "
        "with epoch 0 until it leads.")
 def _(cluster):
     cluster.fresh()
@@ -100,7 +100,7 @@ def _(cluster):
     cluster.stop()
 
 
-@check("new-log", "8.2", "A virgin master of virgin secondaries must make a new random log id at every start, with an "
+@check("new-log", "7.8.1", "A virgin master of virgin secondaries must make a new random log id at every start, with an "
        "epoch of 1 or more, and a new run id.")
 def _(cluster):
     hellos = []
@@ -114,7 +114,7 @@ def _(cluster):
          (cluster.s2.log_id, cluster.s2.epoch))
 
 
-@check("waits-for-answers", "10.1", "A master that starts and has not enough answers must refuse appends (recovering "
+@check("waits-for-answers", "7.8.3", "A master that starts and has not enough answers must refuse appends (recovering "
        "or read-only), and serve once they are there.")
 def _(cluster):
     cluster.fresh()
@@ -133,7 +133,7 @@ def _(cluster):
     return code
 
 
-@check("one-is-enough", "7.1", "With one of two secondaries silent a master must serve by itself: a majority is there.")
+@check("one-is-enough", "7.8.3", "With one of two secondaries silent a master must serve by itself: a majority is there.")
 def _(cluster):
     cluster.fresh()
     cluster.s2.on("HELLO", ignore)
@@ -146,7 +146,7 @@ def _(cluster):
     cluster.s2.has(cluster.s1.stored)
 
 
-@check("no-append-before-promise", "7.1.3", "A master must send no APPEND before the secondary's HELLO answered its "
+@check("no-append-before-promise", "7.6.3", "A master must send no APPEND before the secondary's HELLO answered its "
        "leading one: that answer is the promise.")
 def _(cluster):
     cluster.s1.on("HELLO", ignore)
@@ -190,34 +190,34 @@ def judged_answer(name, page, says, code, answer_of, patience=PATIENCE, aligned=
         cluster.becomes(s1, "healthy")
 
 
-judged_answer("answer-foreign-log", "7.1.4", "A master must refuse a secondary that answers with another log id "
+judged_answer("answer-foreign-log", "7.6.2", "A master must refuse a secondary that answers with another log id "
               "foreign-log, show it, and dial it again.", "foreign-log",
               lambda cluster, _: cluster.s1.state(log_id=bytes(16)))
-judged_answer("answer-no-log", "7.1.4", "… and one that promises without a log id likewise.", "foreign-log",
+judged_answer("answer-no-log", "7.6.2", "… and one that promises without a log id likewise.", "foreign-log",
               lambda cluster, _: cluster.s1.state(log_id=None))
-judged_answer("answer-low-epoch", "7.1.4", "A master must refuse a secondary that answers a leading HELLO with a lower "
+judged_answer("answer-low-epoch", "7.6.2", "A master must refuse a secondary that answers a leading HELLO with a lower "
               "epoch stale-epoch.", "stale-epoch", lambda cluster, message: cluster.s1.state(epoch=message.epoch - 1))
-judged_answer("answer-ahead", "7.1.4", "A master must send a secondary that stored more than the master has one ALIGN, "
+judged_answer("answer-ahead", "7.6.4", "A master must send a secondary that stored more than the master has one ALIGN, "
               "and refuse it ahead-of-master if it comes back as it was.", "ahead-of-master",
               lambda cluster, _: cluster.s1.state(stored=cluster.s1.stored + 1000, tail_digest=1), aligned=True)
-judged_answer("answer-diverged", "7.1.4", "… and one whose digest at its last entry is another one likewise, "
+judged_answer("answer-diverged", "7.6.4", "… and one whose digest at its last entry is another one likewise, "
               "diverged.", "diverged",
               lambda cluster, _: cluster.s1.state(tail_digest=cluster.s1.end.digest ^ 1), aligned=True)
-judged_answer("answer-diverged-epoch", "7.1.4", "… and so if only the epoch of that entry differs.", "diverged",
+judged_answer("answer-diverged-epoch", "7.6.4", "… and so if only the epoch of that entry differs.", "diverged",
               lambda cluster, _: cluster.s1.state(tail_epoch=cluster.s1.end.epoch + 5), aligned=True)
-judged_answer("answer-version", "7.1.2", "A master must refuse a secondary that speaks no common version "
+judged_answer("answer-version", "7.1.3", "A master must refuse a secondary that speaks no common version "
               "unknown-version.", "unknown-version",
               lambda cluster, _: cluster.s1.state(version_min=2, version_max=3))
-judged_answer("answer-role", "7.1.4", "A master must refuse an answer that is not a secondary's wrong-role or "
+judged_answer("answer-role", "7.6.1", "A master must refuse an answer that is not a secondary's wrong-role or "
                                       "wrong-node.",
               ("wrong-role", "wrong-node"),
               lambda cluster, _: wire.hello("client", node_id="s1", log_id=cluster.s1.log_id, epoch=cluster.s1.epoch))
-judged_answer("answer-other-id", "7.1.3", "A master must refuse an answer under another node's id (two nodes with "
+judged_answer("answer-other-id", "7.6.1", "A master must refuse an answer under another node's id (two nodes with "
                                           "one id, or an address of the wrong node) wrong-node.", "wrong-node",
               lambda cluster, _: cluster.s1.state(node_id="s2"))
 
 
-@check("answer-refused", "7.1.4", "A master that a secondary refuses must dial again at the following heartbeats, "
+@check("answer-refused", "7.6.6", "A master that a secondary refuses must dial again at the following heartbeats, "
        "and go on with the others.")
 def _(cluster):
     s1 = cluster.s1
@@ -242,7 +242,7 @@ def _(cluster):
     s1.has(cluster.s2.stored)
 
 
-@check("answer-no-hello", "7.1.1", "A master must refuse a secondary whose first frame is not a HELLO bad-frame or "
+@check("answer-no-hello", "7.1.2", "A master must refuse a secondary whose first frame is not a HELLO bad-frame or "
        "no-introduction.")
 def _(cluster):
     s1 = cluster.s1
@@ -258,7 +258,7 @@ def _(cluster):
     return code
 
 
-@check("higher-promise", "7.1.3", "A master that is told of a higher promise (REFUSE stale-epoch) must send that "
+@check("higher-promise", "7.8.6", "A master that is told of a higher promise (REFUSE stale-epoch) must send that "
        "secondary nothing under its own epoch, and never a lower one.")
 def _(cluster):
     cluster.new()
@@ -285,7 +285,7 @@ def _(cluster):
     return note
 
 
-@check("higher-promise-answered", "7.1.4", "… and likewise one that is told so in the answer to a HELLO.")
+@check("higher-promise-answered", "7.6.2", "… and likewise one that is told so in the answer to a HELLO.")
 def _(cluster):
     cluster.new()
     s1 = cluster.s1
@@ -357,7 +357,7 @@ def same_history(cluster, log):
     return epoch
 
 
-@check("adopts-longest", "7.5.4", "An empty master must adopt the longest log of those that vouch, by FETCH, lead in "
+@check("adopts-longest", "7.8.4", "An empty master must adopt the longest log of those that vouch, by FETCH, lead in "
        "an epoch above all it heard of, and number behind it.")
 def _(cluster):
     log, _ = logs_of(cluster, [(3, 10, b"a"), (5, 4, b"b")], [(3, 10, b"a"), (5, 2, b"b")], promised=(5, 9), commit=9)
@@ -385,7 +385,7 @@ def _(cluster):
     return f"epoch {epoch}"
 
 
-@check("adopts-newest-epoch", "7.5.4", "The log whose last entry has the greater epoch must win over one with more "
+@check("adopts-newest-epoch", "7.8.4", "The log whose last entry has the greater epoch must win over one with more "
        "entries; what the other has behind their last common entry must be moved aside by ALIGN.")
 def _(cluster):
     old, log = logs_of(cluster, [(3, 6, b"a"), (4, 6, b"lost")], [(3, 6, b"a"), (5, 2, b"b")], commit=6)
@@ -398,7 +398,7 @@ def _(cluster):
     cluster.stop()
 
 
-@check("adopts-piecewise", "7.5.4", "A master must ask on behind what it got, one FETCHED after the other, until it "
+@check("adopts-piecewise", "7.8.4", "A master must ask on behind what it got, one FETCHED after the other, until it "
        "has everything.")
 def _(cluster):
     log, _ = logs_of(cluster, [(3, 12, b"a")], [(3, 7, b"a")])
@@ -413,7 +413,7 @@ def _(cluster):
 
 
 def fetched_wrongly(name, says, answer_of):
-    @check(name, "7.5.4", says)
+    @check(name, "7.8.4", says)
     def _(cluster):
         log, _ = logs_of(cluster, [(3, 5, b"a")], [(3, 3, b"a")])
         s1 = cluster.s1
@@ -443,11 +443,15 @@ fetched_wrongly("fetched-other-chain", "… and likewise one whose records are g
                 lambda s1, message: Message(
                     "FETCHED", epoch=message.epoch, first=message.first, count=1, tail=wire.build_record(
                         wire.Prefix(message.first - 1, 3, 4711), 3, b"of another log")))
+fetched_wrongly("fetched-later-epoch", "… and one with an entry of an epoch above that of the frame.",
+                lambda s1, message: Message(
+                    "FETCHED", epoch=message.epoch, first=message.first, count=1, tail=wire.build_record(
+                        s1.log[message.first - 2].prefix, message.epoch + 1, b"of an epoch to come")))
 fetched_wrongly("fetched-none", "… and one that has none of the entries asked for.", lambda _, message: Message(
     "FETCHED", epoch=message.epoch, first=message.first, count=0))
 
 
-@check("one-answer-waits", "7.5.3", "With one answer of two an empty master must stay recovering, however long it "
+@check("one-answer-waits", "7.8.3", "With one answer of two an empty master must stay recovering, however long it "
        "waited, and lead when the second one comes.")
 def _(cluster):
     log, _ = logs_of(cluster, [(3, 5, b"a")], [(3, 5, b"a")])
@@ -459,7 +463,7 @@ def _(cluster):
     cluster.stop()
 
 
-@check("vouching-waits", "7.5.3", "A promise that does not vouch must not count for a master whose log may lack "
+@check("vouching-waits", "7.8.3", "A promise that does not vouch must not count for a master whose log may lack "
        "something.")
 def _(cluster):
     log, _ = logs_of(cluster, [(3, 5, b"a")], [(3, 5, b"a")])
@@ -473,7 +477,7 @@ def _(cluster):
     cluster.stop()
 
 
-@check("empty-answer-waits", "7.5.1", "An empty master must go on with the history that somebody reports, and never "
+@check("empty-answer-waits", "7.8.1", "An empty master must go on with the history that somebody reports, and never "
        "begin another; an empty secondary does not vouch for it.")
 def _(cluster):
     log, _ = logs_of(cluster, [(3, 5, b"a")], [])
@@ -487,7 +491,7 @@ def _(cluster):
     cluster.stop()
 
 
-@check("two-histories", "7.5.1", "A master that hears of two histories must wait, ask nobody for a promise, and leave "
+@check("two-histories", "7.8.1", "A master that hears of two histories must wait, ask nobody for a promise, and leave "
        "both as they are.")
 def _(cluster):
     logs = logs_of(cluster, [(3, 5, b"a")], [(3, 7, b"b")])
@@ -500,7 +504,7 @@ def _(cluster):
     cluster.stop()
 
 
-@check("silence-is-not-empty", "7.5.1", "An empty master that hears of no history from too few nodes must not begin "
+@check("silence-is-not-empty", "7.8.1", "An empty master that hears of no history from too few nodes must not begin "
        "one.")
 def _(cluster):
     cluster.fresh()
@@ -515,7 +519,7 @@ def _(cluster):
     cluster.stop()
 
 
-@check("raises-stale", "7.5.2", "A starting master that is refused stale-epoch must take an epoch above the one named, "
+@check("raises-stale", "7.8.2", "A starting master that is refused stale-epoch must take an epoch above the one named, "
        "and ask everybody again.")
 def _(cluster):
     log, _ = logs_of(cluster, [(3, 5, b"a")], [(3, 5, b"a")])
@@ -531,7 +535,7 @@ def _(cluster):
     return f"from {led(s1).epoch} to {epoch}"
 
 
-@check("raises-taken", "7.5.2", "… and likewise one that is refused epoch-taken.")
+@check("raises-taken", "7.8.2", "… and likewise one that is refused epoch-taken.")
 def _(cluster):
     log, _ = logs_of(cluster, [(3, 5, b"a")], [(3, 5, b"a")])
     s1 = cluster.s1
@@ -550,7 +554,7 @@ def _(cluster):
     cluster.stop()
 
 
-@check("deposed", "7.5.6", "A master that leads and hears of a promise to a higher epoch must number nothing more, and "
+@check("deposed", "7.8.6", "A master that leads and hears of a promise to a higher epoch must number nothing more, and "
        "answer what waits unknown; so it ends.")
 def _(cluster):
     cluster.new()
@@ -570,7 +574,7 @@ def _(cluster):
     cluster.stop()
 
 
-@check("aligns-ahead", "7.5", "A master that leads must have a secondary with more than its own log move that aside, "
+@check("aligns-ahead", "7.6.4", "A master that leads must have a secondary with more than its own log move that aside, "
        "and serve it.")
 def _(cluster):
     cluster.new()
@@ -591,7 +595,7 @@ def _(cluster):
     cluster.becomes(s1, "healthy")
 
 
-@check("align-refused", "7.5", "A secondary that answers an ALIGN damaged must be sent nothing, be shown, and be "
+@check("align-refused", "7.6.6", "A secondary that answers an ALIGN damaged must be sent nothing, be shown, and be "
        "dialled again; the others must not suffer.")
 def _(cluster):
     s1, s2 = cluster.secondaries
@@ -660,7 +664,7 @@ def extended(secondary, epoch, *payloads):
         secondary.epoch, secondary.run_id = max(secondary.epoch, epoch), 4711
 
 
-@own_log("own-log", "7.5.1", "A master with a log of its own must go on with it, in a higher epoch and as another "
+@own_log("own-log", "7.8.1", "A master with a log of its own must go on with it, in a higher epoch and as another "
          "process, and fetch nothing.")
 def _(cluster):
     for end in (cluster.stop, cluster.kill, cluster.stop):
@@ -678,7 +682,7 @@ def _(cluster):
     return f"epoch {epoch} in the end"
 
 
-@own_log("own-log-one-promise", "7.5.3", "… and needs no more promises than the quorum, if its log is whole.")
+@own_log("own-log-one-promise", "7.8.3", "… and needs no more promises than the quorum, if its log is whole.")
 def _(cluster):
     before = cluster.s1.link().hello
     log = list(cluster.s1.log)
@@ -691,7 +695,7 @@ def _(cluster):
     goes_on(cluster, before, log)
 
 
-@own_log("own-log-no-promise", "7.5.3", "… but number nothing without them.")
+@own_log("own-log-no-promise", "7.8.3", "… but number nothing without them.")
 def _(cluster):
     before = cluster.s1.link().hello
     log = list(cluster.s1.log)
@@ -706,7 +710,7 @@ def _(cluster):
     goes_on(cluster, before, log)
 
 
-@own_log("own-log-behind", "7.5.4", "A master whose log is the beginning of a longer one must fetch only what it "
+@own_log("own-log-behind", "7.8.4", "A master whose log is the beginning of a longer one must fetch only what it "
          "lacks.")
 def _(cluster):
     s1, s2 = cluster.secondaries
@@ -723,7 +727,7 @@ def _(cluster):
     same("first of the first FETCH", fetches[0].first, mine + 1)
 
 
-@own_log("own-log-parts", "7.5.4", "A master must move aside what it has behind the last common entry with the log it "
+@own_log("own-log-parts", "7.8.4", "A master must move aside what it has behind the last common entry with the log it "
          "adopts, as long as it was not committed.")
 def _(cluster):
     s1, s2 = cluster.secondaries
@@ -744,7 +748,7 @@ def _(cluster):
     same("the entries fetched", [(one.first, one.last) for one in fetches], [(common + 1, common + 1)])
 
 
-@own_log("own-log-contradicted", "7.5.4", "… but if that was committed, it must refuse appends damaged, and send and "
+@own_log("own-log-contradicted", "7.8.4", "… but if that was committed, it must refuse appends damaged, and send and "
          "change nothing.")
 def _(cluster):
     s1, s2 = cluster.secondaries
@@ -810,7 +814,7 @@ def _(cluster):
     same("the logs", raws(cluster.s1.log), raws(cluster.s2.log))
 
 
-@check("append-order", "7.4.1", "3,000 pipelined appends of one client must get their numbers in the order sent, "
+@check("append-order", "7.9.2", "3,000 pipelined appends of one client must get their numbers in the order sent, "
        "without a hole, and must reach each secondary once.")
 def _(cluster):
     cluster.new()
@@ -952,7 +956,7 @@ def _(cluster):
     s1.link().send(s1.ack())
 
 
-@check("ack-order", "7.2.5", "An ACK that takes `stored` back must be ignored: the connection lives, and nothing is "
+@check("ack-order", "7.7.2", "An ACK that takes `stored` back must be ignored: the connection lives, and nothing is "
        "counted less.")
 def _(cluster):
     s1 = cluster.s1
@@ -977,11 +981,11 @@ def bad_ack(name, page, says, code, message_of):
         cluster.client().ok(b"and then goes on", w=3, timeout=10, patience=12.0)
 
 
-bad_ack("ack-beyond", "7.2.5", "An ACK that says more is stored than was sent must be refused bad-frame.", "bad-frame",
+bad_ack("ack-beyond", "7.7.2", "An ACK that says more is stored than was sent must be refused bad-frame.", "bad-frame",
         lambda _, s1: s1.ack(stored=s1.stored + 1000, received=s1.stored + 1000))
-bad_ack("ack-beyond-received", "7.2.5", "… and one that says more was received likewise.", "bad-frame",
+bad_ack("ack-beyond-received", "7.7.2", "… and one that says more was received likewise.", "bad-frame",
         lambda _, s1: s1.ack(received=s1.stored + 1000))
-bad_ack("ack-beyond-held", "7.2.5", "… and one that holds what was not sent likewise.", "bad-frame",
+bad_ack("ack-beyond-held", "7.7.2", "… and one that holds what was not sent likewise.", "bad-frame",
         lambda _, s1: s1.ack(held=[(s1.stored + 900, s1.stored + 1000)]))
 bad_ack("ack-backwards", "6", "An ACK with `received` below `stored` must be refused bad-frame.", "bad-frame",
         lambda _, s1: s1.ack(received=s1.stored - 1))
@@ -990,15 +994,17 @@ bad_ack("ack-range-reversed", "6", "An ACK with a range that ends before it begi
         lambda _, s1: s1.ack(held=[(s1.stored + 3, s1.stored + 2)]))
 bad_ack("ack-many-ranges", "6", "An ACK with 65 ranges must be refused bad-frame.", "bad-frame",
         lambda _, s1: s1.ack(held=[(s1.stored + 2 * i, s1.stored + 2 * i) for i in range(1, 66)]))
-bad_ack("ack-epoch", "7.2.1", "An ACK of another epoch must be refused stale-epoch.", "stale-epoch",
+bad_ack("nack-endless", "3", "A head of more than 256 KiB must be refused bad-frame.", "bad-frame",
+        lambda _, s1: Message("NACK", epoch=s1.epoch, seq=s1.stored + 1, code=1, reason="r" * (300 << 10)))
+bad_ack("ack-epoch", "7.6.7", "An ACK of another epoch must be refused stale-epoch.", "stale-epoch",
         lambda _, s1: s1.ack(epoch=s1.epoch + 1))
-bad_ack("nack-epoch", "7.2.1", "A NACK of another epoch must be refused stale-epoch.", "stale-epoch",
+bad_ack("nack-epoch", "7.6.7", "A NACK of another epoch must be refused stale-epoch.", "stale-epoch",
         lambda _, s1: Message("NACK", epoch=s1.epoch + 1, seq=s1.stored + 1, code=1, reason=""))
-bad_ack("heartbeat-ack-epoch", "7.2.1", "A HEARTBEAT_ACK of another epoch must be refused stale-epoch.", "stale-epoch",
+bad_ack("heartbeat-ack-epoch", "7.6.7", "A HEARTBEAT_ACK of another epoch must be refused stale-epoch.", "stale-epoch",
         lambda _, s1: Message("HEARTBEAT_ACK", epoch=s1.epoch + 1, number=1))
 
 
-@check("ack-lie", "7.1.4", "A secondary that acknowledged what it has not must be refilled from its true `stored` on "
+@check("ack-lie", "7.6.3", "A secondary that acknowledged what it has not must be refilled from its true `stored` on "
        "when it says it in a new HELLO; what was answered stays answered, commit does not fall.")
 def _(cluster):
     cluster.new()
@@ -1022,7 +1028,7 @@ section("Failed attempts: how a master repeats")
 
 
 def nack_check(code, name):
-    @check(f"nack-{name}", "7.2.6", f"A NACK {name} is a failed attempt: the entry must be repeated on the same "
+    @check(f"nack-{name}", "7.7.3", f"A NACK {name} is a failed attempt: the entry must be repeated on the same "
            f"connection "
            "after the ladder's first wait, and its client must hear OK only after the ACK.")
     def _(cluster):
@@ -1055,7 +1061,7 @@ for _code, _name in (*wire.NACK_CODES.items(), (77, "of an unknown code")):
     nack_check(_code, _name.replace(" ", "-"))
 
 
-@check("silence-repeats", "7.2.6", "Without progress for attempt_timeout an attempt has failed: after the ladder's "
+@check("silence-repeats", "7.7.3", "Without progress for attempt_timeout an attempt has failed: after the ladder's "
        "waits the master must repeat, each time one frame, the waits growing, without limit, the connection kept.")
 def _(cluster):
     cluster.new()
@@ -1084,7 +1090,7 @@ def _(cluster):
     return "after " + ", ".join(f"{gap:.2f}" for gap in gaps) + " s"
 
 
-@check("repeat-one-frame", "7.2.6", "A repetition must be one frame from the first missing entry on, however much is "
+@check("repeat-one-frame", "7.7.3", "A repetition must be one frame from the first missing entry on, however much is "
        "missing, while new entries keep flowing.")
 def _(cluster):
     cluster.new()
@@ -1118,7 +1124,7 @@ def _(cluster):
     return f"repetitions: {append_frames(again)}"
 
 
-@check("rest-at-once", "7.2.6", "When a repetition is acknowledged, everything sent before it that the ACK lists "
+@check("rest-at-once", "7.7.4", "When a repetition is acknowledged, everything sent before it that the ACK lists "
        "neither as stored nor as received must be sent again at once, and nothing else.")
 def _(cluster):
     cluster.new()
@@ -1154,7 +1160,7 @@ def _(cluster):
     return f"the rest {gap * 1000:.0f} ms after the repetition"
 
 
-@check("window", "7.2.2", "A master must never have more record bytes under way to a secondary than the window of 16 "
+@check("window", "7.7.1", "A master must never have more record bytes under way to a secondary than the window of 16 "
        "MiB, but for the last record, and must go on when they are acknowledged.")
 def _(cluster):
     cluster.new()
@@ -1191,7 +1197,7 @@ def _(cluster):
 section("Sessions: what a master does after a connection ended")
 
 
-@check("reconnect", "7.1.4", "After a connection ended the master must dial again, under the same epoch and run id, "
+@check("reconnect", "7.6.3", "After a connection ended the master must dial again, under the same epoch and run id, "
        "and begin at `stored` + 1.")
 def _(cluster):
     s1 = cluster.s1
@@ -1224,7 +1230,7 @@ def _(cluster):
     holds(said.commit <= end, f"commit {said.commit} of {end}")
 
 
-@check("shorter", "7.1.4", "A secondary that comes back with less must be sent what it lacks, from its `stored` + 1 "
+@check("shorter", "7.6.3", "A secondary that comes back with less must be sent what it lacks, from its `stored` + 1 "
        "on.")
 def _(cluster):
     s1 = cluster.s1
@@ -1255,7 +1261,7 @@ def _(cluster):
     return f"{end} entries in {len(frames)} APPENDs"
 
 
-@check("replaced", "7.1.3", "A master whose connection a secondary ends with replaced must dial again and go on.")
+@check("replaced", "7.7.7", "A master whose connection a secondary ends with replaced must dial again and go on.")
 def _(cluster):
     s1 = cluster.s1
     link = s1.link()
@@ -1269,7 +1275,7 @@ def _(cluster):
 section("Signs of life")
 
 
-@check("heartbeat-interval", "7.3", "A master must send each secondary one HEARTBEAT per interval, numbered from 1 "
+@check("heartbeat-interval", "7.7.6", "A master must send each secondary one HEARTBEAT per interval, numbered from 1 "
        "on each connection.")
 def _(cluster):
     s1 = cluster.s1
@@ -1284,7 +1290,7 @@ def _(cluster):
     return f"{span / (count - 1) * 1000:.0f} ms apart"
 
 
-@check("misses", "7.3", "Unanswered heartbeats are misses: two make a secondary suspected, five unhealthy, the first "
+@check("misses", "7.7.8", "Unanswered heartbeats are misses: two make a secondary suspected, five unhealthy, the first "
        "sign of life healthy; heartbeats never pause.")
 def _(cluster):
     s1 = cluster.s1
@@ -1303,7 +1309,7 @@ def _(cluster):
     return " → ".join(path)
 
 
-@check("pause", "7.3", "APPENDs to an unhealthy secondary must pause, repetitions too, and its first sign of life "
+@check("pause", "7.7.9", "APPENDs to an unhealthy secondary must pause, repetitions too, and its first sign of life "
        "must resume them at once, on the same connection.")
 def _(cluster):
     s1 = cluster.s1
@@ -1323,7 +1329,7 @@ def _(cluster):
     cluster.becomes(s1, "healthy")
 
 
-@check("any-frame-answers", "7.3", "Any frame since the last heartbeat answers it: a secondary that sends ACKs "
+@check("any-frame-answers", "7.7.6", "Any frame since the last heartbeat answers it: a secondary that sends ACKs "
        "instead stays healthy.")
 def _(cluster):
     s1 = cluster.s1
@@ -1341,7 +1347,7 @@ def _(cluster):
     same("HEALTH meanwhile", seen - {"suspected"}, {"healthy"})
 
 
-@check("dials", "7.3", "Without a connection each interval is one attempt: a secondary that cannot be reached "
+@check("dials", "7.7.7", "Without a connection each interval is one attempt: a secondary that cannot be reached "
        "becomes unhealthy, is dialled on and on, and healthy when it is back.")
 def _(cluster):
     s1 = cluster.s1
@@ -1360,7 +1366,7 @@ def _(cluster):
     holds(s1.dials - before <= 2 + took / cluster.heartbeat, f"{s1.dials - before} dials within {took:.1f} s")
 
 
-@check("dials-bounded", "7.3", "… and not dialled more often than once an interval, even if it accepts and closes at "
+@check("dials-bounded", "7.7.7", "… and not dialled more often than once an interval, even if it accepts and closes at "
        "once.")
 def _(cluster):
     s1 = cluster.s1
@@ -1401,7 +1407,7 @@ def _(cluster):
     holds(b"refused" not in [record.payload for record in s1.log], "a refused entry is in the log")
 
 
-@check("half-answer", "7.3", "A secondary that answers heartbeats but never an APPEND stays healthy, and holds up "
+@check("half-answer", "7.7.8", "A secondary that answers heartbeats but never an APPEND stays healthy, and holds up "
        "nobody who does not need it.")
 def _(cluster):
     s1 = cluster.s1
@@ -1509,7 +1515,7 @@ def _(cluster):
     cluster.client().ok(b"after half a connection", w=3, timeout=10, patience=12.0)
 
 
-@check("s-never-reads", "7.3", "A secondary that reads nothing any more becomes unhealthy, holds up nobody, and "
+@check("s-never-reads", "7.7.8", "A secondary that reads nothing any more becomes unhealthy, holds up nobody, and "
        "costs the master no more memory than the window.")
 def _(cluster):
     cluster.new()

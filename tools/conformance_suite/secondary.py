@@ -160,6 +160,11 @@ class Leader:
         said = dict(epoch=self.epoch, number=self.heartbeats, levels=levels(self.commit, self.end.seq, self.commit))
         self.connection.send(Message("HEARTBEAT", **(said | changes)))
 
+    def heartbeats_answered(self):
+        """What was said before was heard: the last heartbeat is answered."""
+        wait_for(self.connection, f"expected: HEARTBEAT_ACK {self.heartbeats}",
+                 lambda m: m.kind == "HEARTBEAT_ACK" and m.number >= self.heartbeats, ("HEARTBEAT_ACK", "ACK"))
+
     def send_align(self, last, **changes):
         """An ALIGN at this prefix."""
         said = dict(epoch=self.epoch, last=last.seq, last_epoch=last.epoch, last_digest=last.digest)
@@ -233,6 +238,22 @@ class Leader:
         NACKS_SEEN.add(code)
         return nack
 
+    def stored_and_dropped(self, records, code, seq):
+        """These records are stored, and a held run from `seq` on is dropped with this code; the ACK and the NACK come in
+        either order."""
+        seen = {}
+
+        def both(message):
+            if message.kind == "NACK" or message.kind == "ACK" and message.stored >= records[-1].seq:
+                seen[message.kind] = message
+            return len(seen) == 2
+        wait_for(self.connection, f"expected: ACK with stored {records[-1].seq} and a NACK", both,
+                 ("HEARTBEAT_ACK", "ACK", "NACK"))
+        nack = seen["NACK"]
+        same("code and entry of the NACK", (wire.NACK_CODES.get(nack.code), nack.seq), (code, seq))
+        NACKS_SEEN.add(code)
+        self.end = records[-1].prefix
+
     def rejects(self, tail, previous=None, **changes):
         """One frame with something wrong in its records: NACK bad-record, nothing of it is taken, good ones are."""
         previous = previous or self.end
@@ -247,7 +268,7 @@ class Leader:
 section("Introduction")
 
 
-@check("virgin", "7.1.3", "A secondary must answer a master that only asks (epoch 0), and stay as virgin as it was, "
+@check("virgin", "7.2.2", "A secondary must answer a master that only asks (epoch 0), and stay as virgin as it was, "
        "whatever log id the asking names.")
 def _(node):
     first = node.first_answer
@@ -264,6 +285,37 @@ def _(node):
     unchanged(node, first)
 
 
+@check("vouching", "7.4.10", "A secondary that starts empty must vouch for its log only once it has what its master says "
+       "is committed and what came before the master's epoch, the master having said both.")
+def _(node):
+    if not node.was_virgin:
+        raise NotRun("the node was not virgin: it is not known what it may have lost")
+    holds(not node.first_answer.vouches, "an empty log is vouched for")
+    leader = node.lead(epoch_table=[])
+    records = leader.entries(b"of the reign before 1", b"of the reign before 2", epoch=node.epoch - 1)
+    records += leader.entries(b"of this reign", b"committed", after=records[-1].prefix)
+
+    def vouches(what, want, told):
+        leader.heartbeat(levels=told)
+        leader.heartbeats_answered()
+        same(f"vouches {what}", node.ask().vouches, want)
+    nothing, all_four = levels(0, 4, 0), levels(4, 4, 4)
+    vouches("though the master did not say where its epoch begins", False, nothing)
+    leader = node.lead(epoch_table=[(node.epoch - 1, 1)])
+    vouches("though the last row is of another epoch", False, nothing)
+    leader = node.lead(epoch_table=[(node.epoch - 1, 1), (node.epoch, 3)])
+    vouches("though the master told no levels", False, levels(0))
+    vouches("though it lacks what came before the epoch", False, nothing)
+    for at in (2, 3):
+        leader.send(records[leader.end.seq:at], levels=all_four)
+        leader.stored(records[:at])
+        vouches(f"though it has {at} entries of 4 that are committed", False, all_four)
+    leader.send(records[3:], levels=all_four)
+    leader.stored(records)
+    vouches("when it has all of them", True, all_four)
+    same("and under the next epoch", node.lead_higher().answer.vouches, True)
+
+
 @check("limits", "6", "A secondary must say its versions and limits in its HELLO, and leave empty what only others "
        "say.")
 def _(node):
@@ -275,7 +327,7 @@ def _(node):
     same("what only others say: peer_id, roster", (answer.peer_id, answer.roster), ("", []))
 
 
-@check("promise", "7.1.3", "A secondary must answer a leading HELLO by the promise: the log id, epoch and run id of "
+@check("promise", "7.2.4", "A secondary must answer a leading HELLO by the promise: the log id, epoch and run id of "
        "the master.")
 def _(node):
     answer = node.lead().answer
@@ -283,7 +335,7 @@ def _(node):
     same("log id, epoch, run id", (answer.log_id, answer.epoch, answer.run_id), (node.log_id, node.epoch, node.run_id))
 
 
-@check("promise-told", "7.1.3", "A secondary must tell the promise and the master's address to whoever asks "
+@check("promise-told", "7.2.2", "A secondary must tell the promise and the master's address to whoever asks "
        "afterwards; asking ends nothing.")
 def _(node):
     leader = node.lead()
@@ -293,7 +345,7 @@ def _(node):
     leader.store(b"the leading connection lives")
 
 
-@check("ask-then-lead", "7.1.3", "A secondary must let a master ask first and lead then on the same connection.")
+@check("ask-then-lead", "7.2.6", "A secondary must let a master ask first and lead then on the same connection.")
 def _(node):
     connection = node.connect()
     state = introduced(connection, node.master_hello(epoch=0))
@@ -303,7 +355,7 @@ def _(node):
     leader.store(b"after asking and leading on one connection")
 
 
-@check("no-peer-id", "7.1.3", "A secondary must answer a HELLO with an empty peer_id.")
+@check("no-peer-id", "7.2.1", "A secondary must answer a HELLO with an empty peer_id.")
 def _(node):
     node.ask(peer_id="")
     node.lead(peer_id="").store(b"whoever you are")
@@ -320,14 +372,59 @@ def refused_hello(node, *codes, **changes):
     leader.store(b"the leading connection lives")
 
 
-@check("wrong-node", "7.1.3", "A secondary must refuse a HELLO for another node wrong-node.")
+@check("wrong-node", "7.2.1", "A secondary must refuse a HELLO for another node wrong-node.")
 def _(node):
     refused_hello(node, "wrong-node", peer_id=node.id + "x")
 
 
-@check("wrong-node-asking", "7.1.3", "… also if it only asks.")
+@check("wrong-node-asking", "7.2.1", "… also if it only asks.")
 def _(node):
     refused_hello(node, "wrong-node", peer_id=node.id + "x", epoch=0)
+
+
+@check("ask-on-promised", "7.2.2", "A secondary must answer a HELLO with epoch 0 on the connection that it follows, "
+       "change nothing, and go on to follow it.")
+def _(node):
+    leader = node.lead()
+    leader.connection.send(node.master_hello(epoch=0, log_id=os.urandom(16), run_id=1, master_addr="127.0.0.1:2"))
+    answer = wait_for(leader.connection, "expected: HELLO", lambda m: m.kind == "HELLO")
+    same("log id, epoch, run id, master_addr", (answer.log_id, answer.epoch, answer.run_id, answer.master_addr),
+         (node.log_id, node.epoch, node.run_id, leader.hello.master_addr))
+    leader.store(b"it is followed all the same")
+
+
+@check("hello-repeated", "7.2.6", "A secondary must answer a repeated leading HELLO on the connection that it follows, and "
+       "drop what it held back; nothing is replaced.")
+def _(node):
+    leader = node.lead()
+    records = leader.entries(b"1", b"2")
+    leader.send(records[1:], records[0].prefix)
+    leader.ack("with held ranges", lambda ack: ack.held)
+    leader.connection.send(leader.hello)
+    wait_for(leader.connection, "expected: HELLO", lambda m: m.kind == "HELLO", ("ACK",))
+    leader.send(records[:1])
+    same("held", leader.stored(records[:1]).held, [])
+
+
+def malformed_hello(name, says, **changes):
+    @check(name, "7.1.4", says)
+    def _(node):
+        refused_hello(node, "bad-frame", **changes)
+        refused_hello(node, "bad-frame", **({"epoch": 0} | changes))
+
+
+@check("masters-asking", "7.2.7", "A secondary must have room for 15 masters that ask beside the one it follows; when one "
+       "more comes, the one that has asked for longest is refused busy.")
+def _(node):
+    leader = node.lead()
+    asking = []
+    for _ in range(16):
+        asking.append(node.connect())
+        introduced(asking[-1], node.master_hello(epoch=0))
+    refused(asking[0], "busy")
+    asking[1].send(Message("HEARTBEAT", epoch=0, number=1, levels=levels(0)))
+    same("the answer to another", asking[1].receive().kind, "HEARTBEAT_ACK")
+    leader.store(b"the leading connection lives")
 
 
 @check("wrong-role", "7.1.5", "A secondary must refuse the HELLO of another secondary wrong-role.")
@@ -335,32 +432,32 @@ def _(node):
     refused_hello(node, "wrong-role", role="secondary", peer_id="")
 
 
-@check("foreign-log", "7.1.3", "A secondary must refuse a master of another log foreign-log, however high its epoch.")
+@check("foreign-log", "7.2.1", "A secondary must refuse a master of another log foreign-log, however high its epoch.")
 def _(node):
     refused_hello(node, "foreign-log", log_id=bytes(reversed(node.log_id)), epoch=node.epoch + 1)
 
 
-@check("no-log", "7.1.3", "A secondary must refuse a master that leads without a log id foreign-log.")
+@check("no-log", "7.2.1", "A secondary must refuse a master that leads without a log id foreign-log.")
 def _(node):
     refused_hello(node, "foreign-log", log_id=None, epoch=node.epoch + 1)
 
 
-@check("stale-epoch", "7.1.3", "A secondary must refuse a lower epoch than it promised stale-epoch.")
+@check("stale-epoch", "7.2.1", "A secondary must refuse a lower epoch than it promised stale-epoch.")
 def _(node):
     refused_hello(node, "stale-epoch", epoch=node.epoch - 1)
 
 
-@check("epoch-taken", "7.1.3", "A secondary must refuse the promised epoch under another run id epoch-taken.")
+@check("epoch-taken", "7.2.1", "A secondary must refuse the promised epoch under another run id epoch-taken.")
 def _(node):
     refused_hello(node, "epoch-taken", run_id=node.run_id ^ 1)
 
 
-@check("epoch-far", "7.1.3", "A secondary must refuse an epoch more than 2^32 above the promised one bad-frame.")
+@check("epoch-far", "7.2.1", "A secondary must refuse an epoch more than 2^32 above the promised one bad-frame.")
 def _(node):
     refused_hello(node, "bad-frame", epoch=node.epoch + (1 << 32) + 1)
 
 
-@check("order-of-checks", "7.1.3", "A secondary must judge the node before the log before the epoch, and name the "
+@check("order-of-checks", "7.2.1", "A secondary must judge the node before the log before the epoch, and name the "
        "first thing that is wrong.")
 def _(node):
     foreign = bytes(reversed(node.log_id))
@@ -368,7 +465,20 @@ def _(node):
     refused_hello(node, "foreign-log", log_id=foreign, epoch=node.epoch - 1)
 
 
-@check("same-master-again", "7.1.3", "A secondary must accept a new connection of the same master, and end the old one "
+malformed_hello("hello-node-id", "A secondary must refuse a master whose node id cannot be bad-frame, leading or asking.",
+                node_id="no id")
+malformed_hello("hello-no-node-id", "… and one without.", node_id="")
+malformed_hello("hello-roster", "… and an id of the roster that cannot be.", roster=["conformance", "s 1"])
+malformed_hello("hello-roster-long", "… and a roster of 129 nodes.", roster=[f"n{i}" for i in range(129)])
+malformed_hello("hello-addr", "… and an address with a space.", master_addr="127.0.0.1 :1")
+malformed_hello("hello-addr-long", "… and one of 256 bytes.", master_addr="a" * 254 + ":1")
+malformed_hello("hello-table", "… and an epoch table that does not ascend.", epoch_table=[(2, 1), (1, 5)])
+malformed_hello("hello-table-firsts", "… nor in its firsts.", epoch_table=[(1, 5), (2, 5)])
+malformed_hello("hello-table-0", "… and one that begins with entry 0.", epoch_table=[(1, 0)])
+malformed_hello("hello-table-long", "… and one of 129 rows.", epoch_table=[(i, i) for i in range(1, 130)])
+
+
+@check("same-master-again", "7.2.5", "A secondary must accept a new connection of the same master, and end the old one "
        "with replaced.")
 def _(node):
     old = node.lead()
@@ -377,7 +487,7 @@ def _(node):
     new.store(b"on the new connection")
 
 
-@check("higher-epoch", "7.1.3", "A secondary must promise a higher epoch of the same log, and end the old connection "
+@check("higher-epoch", "7.2.5", "A secondary must promise a higher epoch of the same log, and end the old connection "
        "with replaced.")
 def _(node):
     old = node.lead()
@@ -387,7 +497,7 @@ def _(node):
     new.store(b"under the higher epoch")
 
 
-@check("new-process", "7.1.3", "A secondary must promise a higher epoch of another process, and say its run id then.")
+@check("new-process", "7.2.4", "A secondary must promise a higher epoch of another process, and say its run id then.")
 def _(node):
     node.lead()
     node.run_id ^= 0xFF
@@ -395,12 +505,12 @@ def _(node):
     same("epoch, run id", (answer.epoch, answer.run_id), (node.epoch, node.run_id))
 
 
-@check("versions", "7.1.2", "A secondary must answer a HELLO that speaks version 1 among others.")
+@check("versions", "7.1.3", "A secondary must answer a HELLO that speaks version 1 among others.")
 def _(node):
     node.ask(version_min=1, version_max=9)
 
 
-@check("no-common-version", "7.1.2", "A secondary must refuse a HELLO that speaks only later versions unknown-version.")
+@check("no-common-version", "7.1.3", "A secondary must refuse a HELLO that speaks only later versions unknown-version.")
 def _(node):
     refused_hello(node, "unknown-version", version_min=2, version_max=3)
 
@@ -420,7 +530,7 @@ def _(node):
 section("Replication: what a secondary stores and says")
 
 
-@check("append-one", "7.2.4", "A secondary must store one entry and acknowledge it.")
+@check("append-one", "7.3.9", "A secondary must store one entry and acknowledge it.")
 def _(node):
     leader = node.lead()
     records = leader.entries(b"hello world")
@@ -429,7 +539,7 @@ def _(node):
     same("received and held", (ack.received, ack.held), (ack.stored, []))
 
 
-@check("append-run", "7.2.4", "A secondary must acknowledge a run of 100 entries in one frame, empty ones among them, "
+@check("append-run", "7.3.9", "A secondary must acknowledge a run of 100 entries in one frame, empty ones among them, "
        "as a whole.")
 def _(node):
     node.lead().store(*(b"x" * (i % 10) for i in range(100)))
@@ -441,7 +551,7 @@ def _(node):
     leader.store(b"L" * min(leader.answer.payload_bytes_max, 1 << 20))
 
 
-@check("append-pipelined", "7.2.2", "A secondary must take 60 frames sent without waiting, and cover them with "
+@check("append-pipelined", "7.3.9", "A secondary must take 60 frames sent without waiting, and cover them with "
        "cumulative ACKs that never go back.")
 def _(node):
     leader = node.lead()
@@ -459,7 +569,7 @@ def _(node):
     return f"{len(acks)} ACKs"
 
 
-@check("repeated", "7.2.3", "A secondary must acknowledge entries sent again, and count them as duplicates, exactly.")
+@check("repeated", "7.3.4", "A secondary must acknowledge entries sent again, and count them as duplicates, exactly.")
 def _(node):
     leader = node.lead()
     previous = leader.end
@@ -474,7 +584,7 @@ def _(node):
     same("duplicates", leader.duplicates, before + 4)
 
 
-@check("hole", "7.2.3", "A secondary must hold entries behind a hole: named in an ACK, not stored, not visible.")
+@check("hole", "7.3.6", "A secondary must hold entries behind a hole: named in an ACK, not stored, not visible.")
 def _(node):
     leader = node.lead()
     leader.store(b"before the hole")
@@ -487,7 +597,7 @@ def _(node):
     same("what a client reads there", raws(node.client().read(start + 1)[0]), [])
 
 
-@check("filled", "7.2.3", "A secondary must store and show everything when the hole is filled.")
+@check("filled", "7.3.7", "A secondary must store and show everything when the hole is filled.")
 def _(node):
     leader = node.lead()
     records = leader.entries(b"1", b"2", b"3", b"4", b"5", b"6", b"7")
@@ -504,7 +614,7 @@ def _(node):
     same("what a client reads", raws(node.client().read(first)[0]), raws(records))
 
 
-@check("held-again", "7.2.3", "A secondary must count a held entry that comes again as a duplicate.")
+@check("held-again", "7.3.6", "A secondary must count a held entry that comes again as a duplicate.")
 def _(node):
     leader = node.lead()
     leader.store(b"before the hole")
@@ -518,7 +628,7 @@ def _(node):
     same("duplicates", leader.duplicates, before + 2)
 
 
-@check("held-many", "7.2.4", "A secondary must name at most 64 held ranges in an ACK, the lowest ones, and keep the "
+@check("held-many", "7.3.10", "A secondary must name at most 64 held ranges in an ACK, the lowest ones, and keep the "
        "others too.")
 def _(node):
     leader = node.lead()
@@ -530,7 +640,50 @@ def _(node):
     leader.stored(records)
 
 
-@check("held-dropped", "7.1.3", "A secondary must drop what it held back when it promises anew.")
+@check("held-conflict", "7.3.7", "A held run that begins at or below the end of the log when its turn comes, and differs "
+       "there, must be NACKed conflict.")
+def _(node):
+    leader = node.lead()
+    leader.store(b"before the hole")
+    good = leader.entries(b"1", b"2")
+    other = leader.entries(b"another 2", b"3", after=Prefix(good[0].seq, good[0].epoch, good[0].digest ^ 1))
+    leader.send(other, good[0].prefix, previous_digest=good[0].digest ^ 1)
+    leader.ack("with held ranges", lambda ack: ack.held)
+    leader.send(good)
+    leader.stored_and_dropped(good, "conflict", other[0].seq)
+    same("what a client reads", raws(node.client().read(good[0].seq)[0]), raws(good))
+    leader.store(b"the right one")
+
+
+@check("held-in-part", "7.3.6", "A run that is held in part must be held, too: a longer one in place of one with the same "
+       "first entry.")
+def _(node):
+    leader = node.lead()
+    leader.store(b"before the hole")
+    records = leader.entries(b"1", b"2", b"3", b"4", b"5")
+    first = records[0].seq
+    leader.send(records[1:2], records[0].prefix)
+    leader.send(records[1:3], records[0].prefix)
+    leader.send(records[2:5], records[1].prefix)
+    leader.ack("held", lambda ack: ack.held == [(first + 1, first + 4)])
+    leader.send(records[:1])
+    same("held", leader.stored(records).held, [])
+    same("what a client reads", raws(node.client().read(first)[0]), raws(records))
+
+
+@check("held-aligned", "7.3.8", "A secondary must drop what it held back when it is aligned.")
+def _(node):
+    leader = node.lead()
+    records = leader.entries(b"1", b"2")
+    leader.send(records[1:], records[0].prefix)
+    leader.ack("with held ranges", lambda ack: ack.held)
+    leader.send_align(leader.end)
+    wait_for(leader.connection, "expected: HELLO", lambda m: m.kind == "HELLO", ("ACK",))
+    leader.send(records[:1])
+    same("held", leader.stored(records[:1]).held, [])
+
+
+@check("held-dropped", "7.3.8", "A secondary must drop what it held back when it promises anew.")
 def _(node):
     leader = node.lead()
     records = leader.entries(b"1", b"2")
@@ -541,7 +694,7 @@ def _(node):
     same("held", leader.stored(records[:1]).held, [])
 
 
-@check("held-mismatch", "7.2.3", "A secondary must drop a held entry that does not continue what came before it: NACK "
+@check("held-mismatch", "7.3.7", "A secondary must drop a held entry that does not continue what came before it: NACK "
        "mismatch.")
 def _(node):
     leader = node.lead()
@@ -550,21 +703,11 @@ def _(node):
     leader.send(leader.entries(b"behind another entry", after=other), other)
     leader.ack("with held ranges", lambda ack: ack.held)
     leader.send(good)
-    seen = {}
-
-    def both(message):
-        if message.kind == "NACK" or message.kind == "ACK" and message.stored >= good[0].seq:
-            seen[message.kind] = message
-        return len(seen) == 2
-    wait_for(leader.connection, f"expected: ACK with stored {good[0].seq} and a NACK", both,
-             ("HEARTBEAT_ACK", "ACK", "NACK"))
-    same("code and entry of the NACK", (wire.NACK_CODES.get(seen["NACK"].code), seen["NACK"].seq),
-         ("mismatch", good[0].seq + 1))
-    leader.end = good[0].prefix
+    leader.stored_and_dropped(good, "mismatch", good[0].seq + 1)
     leader.store(b"the right one")
 
 
-@check("overlap", "7.2.3", "A secondary must store the new entries of a frame with old and new ones, and count the old "
+@check("overlap", "7.3.4", "A secondary must store the new entries of a frame with old and new ones, and count the old "
        "ones as duplicates.")
 def _(node):
     leader = node.lead()
@@ -577,7 +720,7 @@ def _(node):
     same("what a client reads", raws(node.client().read(old[0].seq)[0]), raws(old + new))
 
 
-@check("overlap-held", "7.2.3", "A secondary must store a frame over the hole and what is held behind it as a whole.")
+@check("overlap-held", "7.3.7", "A secondary must store a frame over the hole and what is held behind it as a whole.")
 def _(node):
     leader = node.lead()
     records = leader.entries(b"1", b"2", b"3", b"4")
@@ -588,7 +731,7 @@ def _(node):
     same("what a client reads", raws(node.client().read(records[0].seq)[0]), raws(records))
 
 
-@check("conflict", "7.2.3", "A secondary must answer another entry under a stored number NACK conflict, and keep the "
+@check("conflict", "7.3.4", "A secondary must answer another entry under a stored number NACK conflict, and keep the "
        "first one.")
 def _(node):
     leader = node.lead()
@@ -603,7 +746,7 @@ def _(node):
     same("what a client reads", raws(node.client().read(first[0].seq)[0]), raws(first + more))
 
 
-@check("conflict-overlap", "7.2.3", "A secondary must take nothing of a frame that differs in a stored entry, the new "
+@check("conflict-overlap", "7.3.5", "A secondary must take nothing of a frame that differs in a stored entry, the new "
        "entries behind it included.")
 def _(node):
     leader = node.lead()
@@ -616,7 +759,7 @@ def _(node):
     same("what a client reads", raws(node.client().read(first[0].seq)[0]), raws(first))
 
 
-@check("conflict-not-counted", "7.2.3", "A secondary must not count conflicting entries as duplicates.")
+@check("conflict-not-counted", "7.3.10", "A secondary must not count conflicting entries as duplicates.")
 def _(node):
     leader = node.lead()
     previous = leader.end
@@ -628,7 +771,7 @@ def _(node):
     same("duplicates", leader.duplicates, before)
 
 
-@check("mismatch", "7.2.3", "A secondary must answer a good chain behind another log (previous digest) NACK mismatch, "
+@check("mismatch", "7.3.4", "A secondary must answer a good chain behind another log (previous digest) NACK mismatch, "
        "and take nothing.")
 def _(node):
     leader = node.lead()
@@ -640,7 +783,7 @@ def _(node):
     leader.store(b"of this log")
 
 
-@check("mismatch-epoch", "7.2.3", "… likewise if only the previous epoch differs.")
+@check("mismatch-epoch", "7.3.4", "… likewise if only the previous epoch differs.")
 def _(node):
     leader = node.lead()
     leader.store(b"under the epoch that leads")
@@ -670,7 +813,7 @@ def _(node):
     leader.rejects(wire.build_record(leader.end, leader.epoch, b"payload", digest=1), count=1)
 
 
-@check("bad-previous", "7.2.3", "A secondary must answer records that do not continue the previous digest of their own "
+@check("bad-previous", "7.3.2", "A secondary must answer records that do not continue the previous digest of their own "
        "frame NACK bad-record.")
 def _(node):
     leader = node.lead()
@@ -697,6 +840,48 @@ def _(node):
     leader.rejects(wire.build_record(leader.end, leader.epoch - 1, b"payload"), count=1)
 
 
+@check("later-epoch", "4", "A secondary must answer a record of an epoch above that of its frame NACK bad-record.")
+def _(node):
+    leader = node.lead()
+    leader.rejects(wire.build_record(leader.end, leader.epoch + 1, b"payload"), count=1)
+    good = leader.entries(b"good")[0]
+    leader.rejects(good.raw + wire.build_record(good.prefix, leader.epoch + 1, b"payload"), count=2)
+
+
+def producer(name, number, payload, length=None):
+    """The body of a record with a producer; `length` is what it says of its name, if that is a lie."""
+    return bytes([len(name) if length is None else length]) + name + number.to_bytes(8, "little") + payload
+
+
+@check("producer", "4", "A secondary must store, acknowledge and give out a record with a producer like any other, byte "
+       "for byte.")
+def _(node):
+    leader = node.lead()
+    previous, records = leader.end, []
+    for body in (producer(b"p", 1, b"payload"), producer(b"n" * 64, (1 << 64) - 1, b""), producer(b"\xff ", 0, b"x")):
+        raw = wire.build_record(previous, leader.epoch, body, flags=1)
+        records.append(wire.read_record(raw, 0, previous.seq + 1, 0, previous.digest))
+        previous = records[-1].prefix
+    leader.send(records)
+    leader.stored(records)
+    same("what a client reads", raws(node.client().read(records[0].seq)[0]), raws(records))
+    same("what a master fetches", raws(leader.fetch(records[0].seq, records[-1].seq)), raws(records))
+    before = leader.duplicates
+    leader.send(records, wire.Prefix(records[0].seq - 1, leader.hello.tail_epoch, leader.hello.tail_digest))
+    leader.ack(f"duplicates {before + 3}", lambda ack: ack.duplicates >= before + 3)
+    listed = node.client().command(f"LIST from={records[0].seq} limit=1").splitlines()[0]
+    same("what the gateway lists", listed, b"%d payload" % records[0].seq)
+    leader.store(b"and goes on")
+
+
+@check("bad-producer", "4", "… but answer one whose body does not hold its producer NACK bad-record.")
+def _(node):
+    leader = node.lead()
+    for body in (b"", b"\0" + bytes(8), producer(b"n" * 65, 1, b"x"), producer(b"p", 1, b"", length=2),
+                 producer(b"p", 1, b"")[:-1]):
+        leader.rejects(wire.build_record(leader.end, leader.epoch, body, flags=1), count=1)
+
+
 @check("bad-length", "4", "A secondary must answer a record that announces 4 GiB NACK bad-record.")
 def _(node):
     leader = node.lead()
@@ -706,7 +891,7 @@ def _(node):
     leader.rejects(bytes(raw), count=1)
 
 
-@check("bad-second", "7.2.3", "A secondary must not take a good record before a bad one either.")
+@check("bad-second", "7.3.5", "A secondary must not take a good record before a bad one either.")
 def _(node):
     leader = node.lead()
     good, bad = raws(leader.entries(b"good", b"bad"))
@@ -737,27 +922,27 @@ def bad_tail(node, tail_of, **changes):
     return answer.kind
 
 
-@check("tail-missing", "7.2.3", "A secondary must refuse an APPEND with fewer records than it counts.")
+@check("tail-missing", "7.3.2", "A secondary must refuse an APPEND with fewer records than it counts.")
 def _(node):
     return bad_tail(node, lambda two: two[0], count=2)
 
 
-@check("tail-cut", "7.2.3", "A secondary must refuse an APPEND whose last record is cut.")
+@check("tail-cut", "7.3.2", "A secondary must refuse an APPEND whose last record is cut.")
 def _(node):
     return bad_tail(node, lambda two: two[0] + two[1][:-1], count=2)
 
 
-@check("tail-more", "7.2.3", "A secondary must refuse an APPEND with more records than it counts.")
+@check("tail-more", "7.3.2", "A secondary must refuse an APPEND with more records than it counts.")
 def _(node):
     return bad_tail(node, lambda two: two[0] + two[1], count=1)
 
 
-@check("tail-absurd", "7.2.3", "A secondary must refuse an APPEND that counts 2^32-1 records in a small tail.")
+@check("tail-absurd", "7.3.2", "A secondary must refuse an APPEND that counts 2^32-1 records in a small tail.")
 def _(node):
     return bad_tail(node, lambda two: two[0] + two[1], count=(1 << 32) - 1)
 
 
-@check("append-old-epoch", "7.2.1", "A secondary must refuse an APPEND of an older epoch than the connection's stale- "
+@check("append-old-epoch", "7.2.8", "A secondary must refuse an APPEND of an older epoch than the connection's stale- "
        "poch.")
 def _(node):
     leader = node.lead()
@@ -767,7 +952,7 @@ def _(node):
     node.still_works(before)
 
 
-@check("append-other-epoch", "7.2.1", "… and one of a newer epoch likewise.")
+@check("append-other-epoch", "7.2.8", "… and one of a newer epoch likewise.")
 def _(node):
     leader = node.lead()
     before = node.ask()
@@ -776,7 +961,7 @@ def _(node):
     node.still_works(before)
 
 
-@check("reconnect", "7.1.4", "A secondary must say after a reconnect what it stored, and go on behind it.")
+@check("reconnect", "7.2.4", "A secondary must say after a reconnect what it stored, and go on behind it.")
 def _(node):
     leader = node.lead()
     leader.store(b"one", b"two", b"three")
@@ -814,7 +999,7 @@ def _(node):
 section("Logs that part, and entries a master asks for")
 
 
-@check("align-nothing", "7.5", "A secondary must answer an ALIGN at its own last entry with HELLO, and keep all it "
+@check("align-nothing", "7.5.1", "A secondary must answer an ALIGN at its own last entry with HELLO, and keep all it "
        "has.")
 def _(node):
     node.lead().store(b"kept")
@@ -824,7 +1009,7 @@ def _(node):
     leader.store(b"behind what was kept")
 
 
-@check("align-sets-aside", "7.5", "A secondary must move aside what it has behind the last common entry, answer HELLO "
+@check("align-sets-aside", "7.5.2", "A secondary must move aside what it has behind the last common entry, answer HELLO "
        "as it is then, and show none of it any more.")
 def _(node):
     records = node.lead().store(b"common 1", b"common 2", b"another way 1", b"another way 2", b"another way 3")
@@ -837,7 +1022,7 @@ def _(node):
     same("what a client reads", raws(node.client().read(records[0].seq)[0]), raws(records[:2]))
 
 
-@check("align-then-append", "7.5", "… and take the master's entries under the numbers that are free now, on the same "
+@check("align-then-append", "7.5.2", "… and take the master's entries under the numbers that are free now, on the same "
        "connection.")
 def _(node):
     records = node.lead().store(b"common", b"another way 1", b"another way 2")
@@ -860,7 +1045,7 @@ def _(node):
     same("the epoch table", answer.epoch_table, before.epoch_table[:-1])
 
 
-@check("align-again", "7.5", "A second ALIGN at the same entry must change nothing more.")
+@check("align-again", "7.5.1", "A second ALIGN at the same entry must change nothing more.")
 def _(node):
     records = node.lead().store(b"common", b"another way")
     first = node.lead().align(records[0].prefix)
@@ -878,7 +1063,7 @@ def refuses_to_align(node, leader, *last):
     node.lead_higher().store(b"of a master that agrees")
 
 
-@check("align-committed", "7.5", "A secondary must refuse an ALIGN below the commit it knows damaged, and must not "
+@check("align-committed", "7.5.3", "A secondary must refuse an ALIGN below the commit it knows damaged, and must not "
        "move anything aside.")
 def _(node):
     leader = node.lead()
@@ -893,7 +1078,7 @@ def _(node):
     same("stored", node.lead().align(records[1].prefix).stored, records[1].seq)
 
 
-@check("align-hidden", "7.5", "… and show nothing behind the last common entry, and not vouch for its log, until "
+@check("align-hidden", "7.5.3", "… and show nothing behind the last common entry, and not vouch for its log, until "
        "it promises to another master.")
 def _(node):
     leader = node.lead()
@@ -911,7 +1096,41 @@ def _(node):
     same("what a client reads then", raws(node.client().read(records[1].seq)[0]), raws(records[1:] + more))
 
 
-@check("align-other-log", "7.5", "A secondary must refuse an ALIGN whose prefix id at `last` is not its own damaged, "
+@check("align-hidden-on", "7.5.3", "… not only on that connection: until another promise it does not vouch and takes no "
+       "levels, and hides all of its log if not even the entry at `last` is the same; HELLO, DIGEST and FETCH tell it.")
+def _(node):
+    leader = node.lead()
+    records = leader.store(b"committed 1", b"committed 2")
+    last = records[0].prefix
+    leader.send_align(Prefix(last.seq, last.epoch, last.digest ^ 1))
+    refused(leader.connection, "damaged")
+    leader = node.lead()
+    holds(not leader.answer.vouches, "it vouches again for the same epoch")
+    same("stored", leader.answer.stored, records[1].seq)
+    client = node.client()
+    same("what a client reads", raws(client.read(1, limit=10)[0]), [])
+    holds(client.command("GET 1").startswith(b"ERR unreadable"), "GET shows what READ does not")
+    same("DIGEST", client.command(f"DIGEST {records[1].seq}").split()[:2], [b"OK", b"seq=%d" % records[1].seq])
+    same("FETCH", raws(leader.fetch(records[0].seq, records[1].seq)), raws(records))
+    leader.heartbeat(levels=levels(records[1].seq, records[1].seq, records[1].seq))
+    leader.heartbeats_answered()
+    same("the commit it knows", node.ask().commit, leader.answer.commit)
+    leader = node.lead_higher()
+    holds(leader.answer.vouches, "it does not vouch for its log under another epoch")
+    same("what a client reads then", raws(node.client().read(records[0].seq)[0]), raws(records))
+
+
+@check("align-after-append", "7.5.1", "A secondary must carry out an ALIGN behind an APPEND on the same connection, and "
+       "another one behind it.")
+def _(node):
+    leader = node.lead()
+    records = leader.store(b"common", b"another way 1", b"another way 2")
+    for last in (records[1], records[0], records[0]):
+        leader.align(last.prefix)
+    leader.store(b"the master's way")
+
+
+@check("align-other-log", "7.5.3", "A secondary must refuse an ALIGN whose prefix id at `last` is not its own damaged, "
        "and change nothing: here another digest.")
 def _(node):
     records = node.lead().store(b"one", b"two")
@@ -919,14 +1138,14 @@ def _(node):
     refuses_to_align(node, node.lead(), last.seq, last.epoch, last.digest ^ 1)
 
 
-@check("align-other-epoch", "7.5", "… and likewise if only the epoch of that entry differs.")
+@check("align-other-epoch", "7.5.3", "… and likewise if only the epoch of that entry differs.")
 def _(node):
     records = node.lead().store(b"one", b"two")
     last = records[0].prefix
     refuses_to_align(node, node.lead(), last.seq, last.epoch - 1, last.digest)
 
 
-@check("align-beyond", "7.5", "… and likewise if it has no such entry at all.")
+@check("align-beyond", "7.5.3", "… and likewise if it has no such entry at all.")
 def _(node):
     end = node.lead().store(b"the last one")[-1].prefix
     for seq in (end.seq + 1, (1 << 64) - 1):
@@ -934,7 +1153,7 @@ def _(node):
         end = node.lead().end
 
 
-@check("align-stale", "7.2.1", "A secondary must refuse an ALIGN of another epoch stale-epoch, and change nothing.")
+@check("align-stale", "7.2.8", "A secondary must refuse an ALIGN of another epoch stale-epoch, and change nothing.")
 def _(node):
     records = node.lead().store(b"one", b"two")
     leader = node.lead()
@@ -954,7 +1173,7 @@ def _(node):
              raws(leader.fetch(records[first].seq, records[last].seq)), raws(records[first:last + 1]))
 
 
-@check("fetch-whole", "7.5", "A secondary must hand out its whole log from entry 1 on, as a chain, in frames that "
+@check("fetch-whole", "7.5.4", "A secondary must hand out its whole log from entry 1 on, as a chain, in frames that "
        "follow each other.")
 def _(node):
     node.lead().store(*(b"%d" % i for i in range(50)))
@@ -969,7 +1188,7 @@ def _(node):
     return f"{previous.seq} entries in {frames} FETCHED"
 
 
-@check("fetch-epochs", "7.5", "… with the epochs the entries were numbered in.")
+@check("fetch-epochs", "7.5.4", "… with the epochs the entries were numbered in.")
 def _(node):
     one = node.lead_higher().store(b"of one epoch")
     two = node.lead_higher().store(b"of the next epoch")
@@ -1036,14 +1255,21 @@ def _(node):
              raws(records[at:at + 1]))
 
 
-@check("fetch-pipelined", "6", "A secondary must answer 30 FETCHes sent at once, each, in order.")
+@check("fetch-pipelined", "7.5.4", "A secondary must answer FETCHes sent at once in their order, or refuse one that comes "
+       "before the answer bad-frame.")
 def _(node):
     records = node.lead().store(*(b"%d" % i for i in range(30)))
     leader = node.lead()
     for record in records:
         leader.send_fetch(record.seq, record.seq)
-    for record in records:
-        same("the entry", raws(leader.fetched(record.seq, record.seq)), [record.raw])
+    for at, record in enumerate(records):
+        answer = wait_for(leader.connection, f"expected: FETCHED for entry {record.seq}, or REFUSE bad-frame",
+                          lambda m: m.kind in ("FETCHED", "REFUSE"), ())
+        if answer.kind == "REFUSE":
+            same("the code", wire.REFUSE_CODES.get(answer.code), "bad-frame")
+            return f"refused behind {at}"
+        same("the entry", (answer.first, raws(wire.records_of(answer))), (record.seq, [record.raw]))
+    return "all answered"
 
 
 @check("fetch-changes-nothing", "6", "FETCH must change nothing, and the master may go on with APPEND behind it.")
@@ -1057,7 +1283,7 @@ def _(node):
     leader.fetch(records[0].seq, leader.end.seq)
 
 
-@check("fetch-stale", "7.2.1", "A secondary must refuse a FETCH of another epoch stale-epoch.")
+@check("fetch-stale", "7.2.8", "A secondary must refuse a FETCH of another epoch stale-epoch.")
 def _(node):
     leader = node.lead()
     leader.send_fetch(1, 1, epoch=leader.epoch - 1)
@@ -1078,7 +1304,7 @@ def _(node):
         same("the answer", answer, Message("HEARTBEAT_ACK", epoch=leader.epoch, number=number))
 
 
-@check("heartbeat-bulk", "5", "A secondary must answer each heartbeat while 4 MiB of entries are under way.")
+@check("heartbeat-bulk", "7.1.9", "A secondary must answer each heartbeat while 4 MiB of entries are under way.")
 def _(node):
     leader = node.lead()
     payload = b"b" * min(8000, leader.answer.payload_bytes_max)
@@ -1113,7 +1339,7 @@ def _(node):
     return f"the slowest took {slowest * 1000:.0f} ms"
 
 
-@check("heartbeat-epoch", "7.2.1", "A secondary must refuse a heartbeat of another epoch stale-epoch.")
+@check("heartbeat-epoch", "7.2.8", "A secondary must refuse a heartbeat of another epoch stale-epoch.")
 def _(node):
     leader = node.lead()
     before = node.ask()
@@ -1157,7 +1383,7 @@ def _(node):
     same("the records", raws(node.client().read(records[0].seq)[0]), raws(records))
 
 
-@check("read-levels", "7.4.6", "A secondary must show as much as the level of a read allows, by what the last "
+@check("read-levels", "7.4.7", "A secondary must show as much as the level of a read allows, by what the last "
        "heartbeat said.")
 def _(node):
     leader = node.lead()
@@ -1174,7 +1400,7 @@ def _(node):
         same("commit in ENTRIES", last.commit, second)
 
 
-@check("append-levels", "6", "… and by what an APPEND said.")
+@check("append-levels", "7.4.1", "… and by what an APPEND said.")
 def _(node):
     leader = node.lead()
     one = leader.store(b"1")
@@ -1182,6 +1408,120 @@ def _(node):
     leader.send(two, levels=levels(one[0].seq, one[0].seq, one[0].seq))
     leader.stored(two)
     same("the committed records", raws(node.client().read(one[0].seq, level="committed")[0]), raws(one))
+
+
+def not_taken(node, code, tail_of, **changes):
+    """The levels of a frame that is NACKed are not taken."""
+    leader = node.lead()
+    records = leader.store(b"1", b"2", b"3")
+    first, last = records[0].seq, records[-1].seq
+    leader.heartbeat(levels=levels(first, last, first))
+    leader.heartbeats_answered()
+    said = levels(last, last, last)
+    leader.send(*tail_of(leader, records), levels=said, **changes)
+    leader.nack(code, last + 1 if code != "conflict" else first)
+    same("the commit it knows", node.ask().commit, first)
+    same("what it shows at level all", raws(node.client().read(first, level="all")[0]), raws(records[:1]))
+    return leader, records, said
+
+
+@check("levels-bad-record", "7.4.1", "A secondary must not take the levels of an APPEND that it NACKs bad-record; those of "
+       "the next heartbeat it takes.")
+def _(node):
+    leader, records, said = not_taken(node, "bad-record", lambda leader, _: (
+        [wire.read_record(leader.entries(b"x")[0].raw, 0, leader.end.seq + 1, 0, leader.end.digest)._replace(raw=flipped(
+            leader.entries(b"x")[0].raw, 48))], leader.end))
+    leader.heartbeat(levels=said)
+    leader.heartbeats_answered()
+    same("the commit it knows", node.ask().commit, records[-1].seq)
+
+
+def no_more_levels(node, code, tail_of):
+    leader, records, said = not_taken(node, code, tail_of)
+    leader.heartbeat(levels=said)
+    leader.heartbeats_answered()
+    same("the commit it knows after a heartbeat", node.ask().commit, records[0].seq)
+    leader.connection.send(leader.hello)
+    wait_for(leader.connection, "expected: HELLO", lambda m: m.kind == "HELLO", ("ACK",))
+    leader.heartbeat(levels=said)
+    leader.heartbeats_answered()
+    same("the commit it knows after another HELLO", node.ask().commit, records[-1].seq)
+
+
+@check("levels-mismatch", "7.4.3", "… nor of one that it NACKs mismatch, and none of this connection after it, until "
+       "another HELLO.")
+def _(node):
+    def other(leader, _):
+        before = Prefix(leader.end.seq, leader.end.epoch, leader.end.digest ^ 1)
+        return leader.entries(b"of another log", after=before), before
+    no_more_levels(node, "mismatch", other)
+
+
+@check("levels-conflict", "7.4.3", "… and conflict likewise.")
+def _(node):
+    def other(leader, records):
+        before = Prefix(records[0].seq - 1, leader.hello.tail_epoch, leader.hello.tail_digest)
+        return leader.entries(b"another", after=before), before
+    no_more_levels(node, "conflict", other)
+
+
+@check("levels-none", "7.4.2", "A secondary must ignore the commit of a frame that tells no levels, in HEARTBEAT and APPEND.")
+def _(node):
+    leader = node.lead()
+    before = node.ask().commit
+    records = leader.entries(b"1", b"2")
+    leader.send(records, levels=levels(records[-1].seq))
+    leader.stored(records)
+    leader.heartbeat(levels=levels(records[-1].seq))
+    leader.heartbeats_answered()
+    same("the commit it knows", node.ask().commit, before)
+
+
+@check("levels-hello", "7.4.1", "A secondary must not take the commit of a HELLO.")
+def _(node):
+    end = node.lead().store(b"1", b"2")[-1].seq
+    before = node.ask().commit
+    node.lead(commit=end)
+    same("the commit it knows", node.ask().commit, before)
+
+
+@check("levels-asking", "7.4.1", "… nor of a connection that only asks.")
+def _(node):
+    end = node.lead().store(b"1", b"2")[-1].seq
+    before = node.ask().commit
+    connection = node.connect()
+    introduced(connection, node.master_hello(epoch=0))
+    connection.send(Message("HEARTBEAT", epoch=0, number=1, levels=levels(end, end, end)))
+    same("the answer", connection.receive().kind, "HEARTBEAT_ACK")
+    same("the commit it knows", node.ask().commit, before)
+
+
+@check("levels-kept", "7.4.5", "Under a new promise a secondary must keep its commit and forget the other levels until it is "
+       "told anew.")
+def _(node):
+    leader = node.lead()
+    records = leader.store(b"1", b"2")
+    first, last = records[0].seq, records[1].seq
+    leader.heartbeat(levels=levels(last, last, last))
+    leader.heartbeats_answered()
+    leader = node.lead_higher()
+    same("the commit it says", leader.answer.commit, last)
+    client = node.client()
+    same("what it shows at level committed", raws(client.read(first, level="committed")[0]), raws(records))
+    same("what it shows at level all", raws(client.read(first, level="all")[0]), [])
+    leader.heartbeat(levels=levels(last, last, first))
+    leader.heartbeats_answered()
+    same("what it shows then", raws(client.read(first, level="all")[0]), raws(records[:1]))
+
+
+@check("commit-stays", "7.4.4", "The commit that a secondary knows must not fall when it is told a lower one.")
+def _(node):
+    leader = node.lead()
+    end = leader.store(b"1", b"2")[-1].seq
+    for commit in (end, 0, end - 1):
+        leader.heartbeat(levels=levels(commit, end, commit))
+        leader.heartbeats_answered()
+        same("the commit it knows", node.ask().commit, end)
 
 
 @check("tail-from", "6", "A secondary must show a tail what is there and what comes, until it is cancelled.")
@@ -1222,7 +1562,7 @@ def _(node):
     same("the records", raws(got), raws(records[1:]))
 
 
-@check("cancel-late", "7.4.6", "A secondary must ignore a CANCEL for what has ended, or never was.")
+@check("cancel-late", "7.9.8", "A secondary must ignore a CANCEL for what has ended, or never was.")
 def _(node):
     leader = node.lead()
     client = node.client()
@@ -1232,7 +1572,7 @@ def _(node):
     client.ping()
 
 
-@check("tails-busy", "7.4.3", "A secondary must serve 16 tails of a connection, refuse one more busy, and have room "
+@check("tails-busy", "7.9.5", "A secondary must serve 16 tails of a connection, refuse one more busy, and have room "
        "again after a CANCEL.")
 def _(node):
     client = node.client()
@@ -1244,12 +1584,12 @@ def _(node):
     client.read(node.ask().stored + 1)
 
 
-@check("command", "6", "A secondary must answer the COMMAND PING hi with PONG hi.")
+@check("command", "7.9.13", "A secondary must answer the COMMAND PING hi with PONG hi.")
 def _(node):
     node.client().ping()
 
 
-@check("command-order", "7.4.3", "A secondary must answer 30 commands sent at once in order.")
+@check("command-order", "7.9.14", "A secondary must answer 30 commands sent at once in order.")
 def _(node):
     client = node.client()
     ids = [client.request("COMMAND", end=True, tail=b"PING %d" % i) for i in range(30)]
@@ -1264,7 +1604,7 @@ def _(node):
     same("the answers", [got[request_id] for request_id in ids], [b"PONG %d\n" % i for i in range(30)])
 
 
-@check("append-request", "7.4.5", "A secondary must refuse a client's append not-master, each entry once.")
+@check("append-request", "7.9.3", "A secondary must refuse a client's append not-master, each entry once.")
 def _(node):
     client = node.client()
     before = node.ask()
@@ -1280,16 +1620,21 @@ def _(node):
     unchanged(node, before)
 
 
-@check("wait-request", "7.4.5", "A secondary must refuse a client's wait master-only.")
+@check("wait-request", "7.9.4", "A secondary must refuse a client's wait master-only.")
 def _(node):
     client = node.client()
     request = client.request("WAIT_REQUEST", seq=1, concern="all", ack="default", timeout=("micros", 1000))
     outcome, details = client.answers(request, "APPEND_REPLY", lambda m: True)[0].outcome
     same("the outcome", outcome, "refused")
     same("the code", request_code(details), "master-only")
+    leader = node.lead()
+    for line, start in (("APPEND x", "REJECTED not-master"), ("WAIT 1", "ERR master-only")):
+        want = f"{start} master={leader.hello.master_addr} ".encode()
+        answer = client.command(line)
+        holds(answer.startswith(want), f"the answer to {line}: {answer!r} instead of {want!r}")
 
 
-@check("wait-any", "7.4.5", "… whatever entry it asks for, also one that is not there.")
+@check("wait-any", "7.9.4", "… whatever entry it asks for, also one that is not there.")
 def _(node):
     client = node.client()
     for seq in (0, 1, 1 << 60):
@@ -1297,7 +1642,7 @@ def _(node):
         same(f"the code for {seq}", client.refusal(request, "APPEND_REPLY")[0], "master-only")
 
 
-@check("levels-unknown", "7.4.6", "A secondary must refuse a level of 0 nodes, or of more than the roster has, "
+@check("levels-unknown", "7.9.6", "A secondary must refuse a level of 0 nodes, or of more than the roster has, "
        "bad-value.")
 def _(node):
     leader = node.lead()
@@ -1308,14 +1653,14 @@ def _(node):
         same(f"the code at {level}", client.refusal(request)[0], "bad-value")
 
 
-@check("read-zero", "7.4.6", "A secondary must take a read from 0 as one from 1.")
+@check("read-zero", "6", "A secondary must take a read from 0 as one from 1.")
 def _(node):
     node.lead().store(b"x")
     client = node.client()
     same("the first record", raws(client.read(0, limit=1)[0]), raws(client.read(1, limit=1)[0]))
 
 
-@check("tail-idle", "7.4.7", "A secondary must send an idle tail an empty ENTRIES each heartbeat interval.")
+@check("tail-idle", "7.9.9", "A secondary must send an idle tail an empty ENTRIES each heartbeat interval.")
 def _(node):
     leader = node.lead()
     leader.store(b"x")
@@ -1328,7 +1673,7 @@ def _(node):
              (0, 0, leader.end.seq + 1, False))
 
 
-@check("command-append", "7.4.5", "A secondary must answer APPEND as a COMMAND REJECTED not-master, and TAIL and "
+@check("command-append", "7.9.15", "A secondary must answer APPEND as a COMMAND REJECTED not-master, and TAIL and "
        "WAIT ERR.")
 def _(node):
     client = node.client()
@@ -1367,11 +1712,11 @@ for _sample in SAMPLES:
         hostile_master(f"master-{_name}", "5", f"A secondary must refuse {_sample.kind} from a master that leads "
                                                f"bad-frame.",
                        as_leader, lambda _, sample=_sample: sample.encode(), "bad-frame")
-hostile_master("asking-append", "7.1.6", "A secondary must refuse APPEND from a master that only asked bad-frame or "
+hostile_master("asking-append", "7.2.3", "A secondary must refuse APPEND from a master that only asked bad-frame or "
                                          "stale-epoch.",
                asking, lambda _: hostile.sample("APPEND").encode(), "bad-frame", "stale-epoch")
 for _kind in ("ALIGN", "FETCH"):
-    hostile_master(f"asking-{_kind.lower()}", "7.1.6", f"… and {_kind} likewise.", asking,
+    hostile_master(f"asking-{_kind.lower()}", "7.2.3", f"… and {_kind} likewise.", asking,
                    lambda _, kind=_kind: hostile.sample(kind).encode(), "bad-frame", "stale-epoch")
     hostile_master(f"trailing-{_kind.lower()}", "2", f"A secondary must refuse a byte behind {_kind} bad-frame.",
                    as_leader, lambda _, kind=_kind: with_raw(hostile.sample(kind), b"\0"), "bad-frame")
@@ -1388,16 +1733,26 @@ hostile_master("trailing-heartbeat", "2", "A secondary must refuse a byte behind
 hostile_master("absurd-levels", "2", "A secondary must refuse levels of 2^60 nodes in a HEARTBEAT "
                                      "bad-frame.", as_leader,
                lambda node: encode_frame(0x13, b"\x01\x01\x00" + ABSURD), "bad-frame")
-hostile_master("no-records", "7.2.3", "A secondary must refuse an APPEND of no records bad-frame.", as_leader,
+hostile_master("levels-many", "7.3.1", "A secondary must refuse levels of 129 nodes in a HEARTBEAT bad-frame.", as_leader,
+               lambda node: Message("HEARTBEAT", epoch=node.epoch, number=1, levels=levels(0, *[0] * 129)).encode(),
+               "bad-frame")
+hostile_master("levels-rise", "7.3.1", "… and levels that rise.", as_leader,
+               lambda node: Message("HEARTBEAT", epoch=node.epoch, number=1, levels=levels(0, 1, 2)).encode(),
+               "bad-frame")
+hostile_master("levels-rise-append", "7.3.1", "… in an APPEND, too.", as_leader,
+               lambda node: Message("APPEND", epoch=node.epoch, first=1 << 40, count=1, previous_epoch=1,
+                                    previous_digest=1, levels=levels(0, 1, 2), tail=wire.build_record(
+                                        Prefix((1 << 40) - 1, 1, 1), 1, b"x")).encode(), "bad-frame")
+hostile_master("no-records", "7.3.1", "A secondary must refuse an APPEND of no records bad-frame.", as_leader,
                lambda node: Message("APPEND", epoch=node.epoch, first=1, count=0, previous_epoch=0, previous_digest=0,
                                     levels=levels(0)).encode(), "bad-frame")
-hostile_master("record-0", "7.2.3", "A secondary must refuse an APPEND from entry 0 on bad-frame.", as_leader,
+hostile_master("record-0", "7.3.1", "A secondary must refuse an APPEND from entry 0 on bad-frame.", as_leader,
                lambda node: Message("APPEND", epoch=node.epoch, first=0, count=1, previous_epoch=0, previous_digest=0,
                                     levels=levels(0), tail=wire.build_record(wire.EMPTY, 1, b"x", seq=0)).encode(),
                "bad-frame")
 
 
-@check("truncated", "7.1.3", "A leading HELLO that breaks off, at each of its bytes, must promise nothing.")
+@check("truncated", "7.2.4", "A leading HELLO that breaks off, at each of its bytes, must promise nothing.")
 def _(node):
     before = node.ask()
     frame = node.master_hello(before, epoch=node.epoch + 1).encode()
@@ -1440,7 +1795,7 @@ def _(node):
     leader.stored(records)
 
 
-@check("master-never-reads", "7.3", "A master that reads none of its answers must hold up nobody else, and cost "
+@check("master-never-reads", "7.3.11", "A master that reads none of its answers must hold up nobody else, and cost "
        "bounded memory.")
 def _(node):
     node.client().ping()
@@ -1464,7 +1819,7 @@ def _(node):
     return f"{sent >> 10} KiB were taken; {note}; PING {took * 1000:.0f} ms"
 
 
-@check("hold-back-full", "7.2.3", "A secondary that has no room for early entries must answer NACK hold-back-full, "
+@check("hold-back-full", "7.3.6", "A secondary that has no room for early entries must answer NACK hold-back-full, "
        "cost bounded memory, and go on.")
 def _(node):
     if not node.thorough:
@@ -1502,7 +1857,7 @@ def _(node):
     return f"after {sent >> 20} MiB; {note}"
 
 
-@check("flood-heartbeats", "7.3", "A secondary must answer 20,000 heartbeats sent at once, in order, and others "
+@check("flood-heartbeats", "7.3.11", "A secondary must answer 20,000 heartbeats sent at once, in order, and others "
        "meanwhile.")
 def _(node):
     leader = node.lead()
@@ -1525,7 +1880,11 @@ def filled(node, volume):
     return volume
 
 
-hostile.register(suite, "A secondary", filled=filled)
+def appended(node, payload):
+    node.lead().store(payload)
+
+
+hostile.register(suite, "A secondary", filled=filled, appended=appended)
 section("The end")
 
 
