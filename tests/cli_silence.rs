@@ -219,6 +219,24 @@ fn the_status_of_all_nodes_is_there_within_seconds_though_one_is_frozen() {
     assert_says(&verified, &["not compared", "s1", "no introduction within"]);
 }
 
+/// Ctrl-Z, a debugger, a laptop that sleeps: it is not the node that said nothing.
+#[test]
+fn a_client_that_was_stopped_itself_does_not_call_the_node_silent() {
+    let cluster = Cluster::of(0).start();
+    let server = cluster.master.ready.wire.to_string();
+    let tail = Process::spawn("tail", replog_cli(["--server", &server, "tail", "-f"]));
+    let mut client = cluster.client();
+    client.ok("APPEND one");
+    wait_until("the entry", || (tail.stdout().len() == 1).then_some(()));
+    tail.pause();
+    // Longer than a node may be silent.
+    std::thread::sleep(Duration::from_secs(7));
+    tail.resume();
+    client.ok("APPEND two");
+    wait_until("the entry", || (tail.stdout().len() == 2).then_some(()));
+    assert_eq!(tail.log(), [""; 0]);
+}
+
 // ---- wrong ports ----
 
 #[test]

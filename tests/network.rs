@@ -13,7 +13,7 @@ use common::{Finished, run_to_end};
 /// namespace of another machine, 10.9.9.2. `$NODE` and `$CLI` are the programs, `$DIR` is ours.
 const TWO_MACHINES: &str = r#"
 set -eu
-wait_for() { for i in $(seq 600); do grep -q "$1" "$2" && return 0; sleep 0.1; done; echo "no $1 in $2:"; cat "$2"; exit 1; }
+wait_for() { for i in $(seq 300); do grep -q "$1" "$2" && return 0; sleep 0.1; done; echo "no $1 in $2:"; cat "$2"; exit 1; }
 ip link set lo up
 unshare -n sleep 600 & H=$!
 for i in $(seq 100); do
@@ -72,6 +72,27 @@ wait_for 'mode=\|to=normal' "$DIR/m"
     assert_eq!(lines[2], "code 5");
     let nowhere = "nowhere:22051 (10.9.9.3): cannot connect: no answer within";
     assert!(finished.stderr.contains(nowhere), "{finished:?}");
+}
+
+/// A name that is out of date: another node is at its first address.
+#[test]
+fn a_node_finds_the_right_one_behind_the_second_address_of_a_name() {
+    let script = r#"
+printf '127.0.0.1 localhost\n127.0.0.5 node-a\n127.0.0.6 node-a\n' > "$DIR/hosts"
+mount --bind "$DIR/hosts" /etc/hosts
+for id in s1 s2; do
+  case $id in s1) at=127.0.0.6;; s2) at=127.0.0.5;; esac
+  "$NODE" secondary --id $id --memory --listen $at:22051 --gateway none 2> "$DIR/$id" &
+  wait_for "ready id=$id" "$DIR/$id"
+done
+roster="--secondary s1=node-a:22051 --secondary s2=127.0.0.5:22051"
+"$NODE" master --memory --listen 127.0.0.1:22050 --gateway none $roster 2> "$DIR/m" &
+wait_for 'to=normal' "$DIR/m"
+"$CLI" --server 127.0.0.1:22050 append -w all --timeout 30 x
+"#;
+    let Some(finished) = in_a_private_network(script) else { return };
+    let finished = finished.expect_code(0);
+    assert!(finished.text().starts_with("OK seq=1 epoch=1 have=3/3 "), "{finished:?}");
 }
 
 /// No FIN, no RST: the network is cut, the machine starts again, and the network is mended.

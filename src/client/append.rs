@@ -233,7 +233,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// The connection is lost. Waiting changes nothing, so that it may be repeated.
+    /// The connection is lost, the node is silent, or it does not keep the timeout. Waiting changes
+    /// nothing, so that it may be repeated, elsewhere too.
     pub async fn wait(
         &self,
         seq: Seq,

@@ -45,7 +45,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// The connection is lost, the line is not one the node takes, or the reply is longer than
+    /// The connection is lost or the node is silent (then `sent` tells whether the command may have
+    /// been carried out), the line is not one the node takes, or the reply is longer than
     /// [`COMMAND_REPLY_BYTES_MAX`].
     pub async fn command(&self, line: impl AsRef<[u8]>) -> Result<Bytes, CommandError> {
         let mut reply = self.command_in_pieces(line).await?;

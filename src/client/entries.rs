@@ -122,7 +122,8 @@ impl EntryStream {
     /// The next entries, as they came in one frame; `None` after the last. Cancel safe.
     ///
     /// # Errors
-    /// The node refuses the request, or the connection is lost.
+    /// The node refuses the request, or the connection is lost, or the node is silent. What came
+    /// before stays valid, and reading changes nothing, so that it may go on elsewhere.
     pub async fn next_batch(&mut self) -> Result<Option<Batch>, ReadError> {
         if self.ended {
             return Ok(None);

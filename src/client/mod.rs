@@ -51,7 +51,24 @@
 //! connect again as [`ConnectOptions::reconnect`] says: by default after 100 ms, 200 ms and so on
 //! up to every 2 s, for ever.
 //!
+//! # When a node says nothing
+//!
+//! A process that is frozen keeps its connections, and a machine that is gone says no word about it.
+//! So nothing here waits for ever, but for what nobody else could answer:
+//!
+//! | what | for how long | then |
+//! |---|---|---|
+//! | connecting: all servers, all addresses of their names | [`ConnectOptions::timeout`], 5 s | [`ConnectError`] names each with its reason; nothing was asked |
+//! | a read, a tail, a command, a wait | [`ConnectOptions::silent_after`], 5 s, without any byte of the node, which is asked with a PING after 2 s | [`ConnectionLost`] with `sent` and [`LostReason::Silent`]: what changes nothing may be asked again, elsewhere; a [`Follower`] does so by itself |
+//! | an append or a wait with a timeout | that and [`ANSWER_MARGIN`](crate::limits::ANSWER_MARGIN), 2 s, after it was sent | [`ConnectionLost`] with `sent` and [`LostReason::Overdue`]: the entry may be in the log |
+//! | an append without one that was sent | for ever, or until the connection ends: a minute after the node's machine stopped acknowledging bytes | [`Client::silence`] tells for whom it waits |
+//! | an idle connection | some 60 s without an answer to the kernel's own questions | [`Client::lost`] |
+//!
+//! A node that answers PINGs is not silent, however long it takes for the rest. A tail whose entries
+//! nobody takes is not read, and no silence of the node.
+//!
 //! Rooms: `introduce` dials and exchanges HELLOs; `connection` is the task that owns the socket;
+//! `silence` watches for signs of life, `search` tries several servers;
 //! `outbox` packs what waits to be written, `requests` knows who waits for which answer; `append`
 //! (with `order` and `outcome`), `entries`, `command`, `follow` and `reconnect` are what users see.
 

@@ -42,6 +42,26 @@ fn who_does_not_listen_hears_no_silence() {
     assert!(matches!(pulse.judge(start + 65 * SECOND), Finding::Silent(_)));
 }
 
+/// Our process was stopped, or our machine slept: what came meanwhile has not been read.
+#[test]
+fn who_was_away_begins_to_listen_anew() {
+    let start = Instant::now();
+    let mut pulse = Pulse::new(5 * SECOND, start);
+    let mut timeouts = Timeouts::default();
+    pulse.owe(start);
+    timeouts.sent(SECOND, 1, start);
+    let back = start + 60 * SECOND;
+    pulse.excuse(back);
+    timeouts.excuse(back);
+    assert_eq!(pulse.judge(back), Finding::Fine(back + 2 * SECOND));
+    assert_eq!(pulse.judge(back + 5 * SECOND), Finding::Silent(5 * SECOND));
+    let patience = SECOND + ANSWER_MARGIN;
+    assert_eq!(timeouts.due(), Some((back + patience, patience)));
+    pulse.fall_silent();
+    pulse.excuse(back + 60 * SECOND);
+    assert!(pulse.silence().is_some(), "it does not end a silence: only the node can");
+}
+
 #[test]
 fn an_answer_is_overdue_a_margin_after_its_timeout() {
     let start = Instant::now();
