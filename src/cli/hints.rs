@@ -133,6 +133,7 @@ pub(super) fn reword(message: &str) -> String {
     };
     let negative = value.strip_prefix('-').is_some_and(is_number);
     match option {
+        _ if cause == "duplicate values provided" => format!("{option} is given twice"),
         "--from" if negative => format!(
             "{option} {value}: {cause}; entries are numbered from 1, and the last ones are shown by \
              replog-cli tail -n {}",
@@ -342,6 +343,10 @@ mod tests {
             (
                 "Error parsing option '--n' with value '+5': expected a number",
                 "-n +5: expected a number; from an entry on, they are shown by replog-cli list --from 5",
+            ),
+            (
+                "Error parsing option '--w' with value '2': duplicate values provided",
+                "-w is given twice",
             ),
             ("something else", "something else"),
         ] {

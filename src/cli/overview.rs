@@ -111,9 +111,8 @@ impl Overview {
     pub(super) fn text(&self, medium: Medium) -> String {
         let mut out = medium.visible(&self.headline()).into_owned();
         let rows = self.nodes.iter().map(|node| self.row(node, medium)).collect();
-        let mut table = Table::new(rows);
-        let hidden = medium.columns.map(|columns| table.narrow(columns)).unwrap_or_default();
         let room = medium.columns.unwrap_or(usize::MAX);
+        let (table, hidden) = Table::of_width(rows, room);
         out.push_str(&table.header());
         for (at, node) in self.nodes.iter().enumerate() {
             let (row, taken) = table.row(at, medium);
@@ -292,6 +291,10 @@ const COLUMNS: [Column; 11] = [
     Column { name: "DIGEST", spare: 0 },
 ];
 
+/// Where these stand among the columns.
+const NODE: usize = 0;
+const ADDRESS: usize = 2;
+
 /// Between two columns.
 const GAP: usize = 2;
 
@@ -318,6 +321,23 @@ impl Table {
         Table { rows, widths }
     }
 
+    /// The same in so many columns, and what was left out for it.
+    fn of_width(mut rows: Vec<Vec<String>>, columns: usize) -> (Self, Vec<&'static str>) {
+        let mut table = Table::new(rows.clone());
+        let hidden = table.narrow(columns);
+        let is_nameless = |row: &Vec<String>| row[NODE] == "-";
+        if !hidden.contains(&COLUMNS[ADDRESS].name) || !rows.iter().any(is_nameless) {
+            return (table, hidden);
+        }
+        // Whoever has no name yet is known by its address.
+        for row in rows.iter_mut().filter(|row| is_nameless(row)) {
+            row[NODE] = row[ADDRESS].clone();
+        }
+        let mut table = Table::new(rows);
+        let hidden = table.narrow(columns);
+        (table, hidden)
+    }
+
     fn width(&self) -> usize {
         let shown = || self.widths.iter().filter(|width| **width > 0);
         shown().sum::<usize>() + GAP * shown().count().saturating_sub(1)
@@ -335,7 +355,7 @@ impl Table {
             hidden.push(COLUMNS[at].name);
         }
         let excess = self.width().saturating_sub(columns);
-        let names = &mut self.widths[0];
+        let names = &mut self.widths[NODE];
         *names = names.saturating_sub(excess).max(CELL_MIN);
         hidden
     }
@@ -514,6 +534,22 @@ mod tests {
             assert!(width(row) <= columns && row.contains("DIFFERENT"), "{columns}: {row}");
             assert_eq!(row.contains('…'), columns <= 40, "{columns}: {row}");
         }
+    }
+
+    #[test]
+    fn a_node_without_a_name_is_known_by_its_address_where_that_has_no_column() {
+        let mut overview = overview();
+        overview.nodes[2].seat = Seat::new("10.0.0.7:9001", None);
+        let row = |columns: usize| {
+            let medium = Medium { terminal: true, columns: Some(columns), colour: false };
+            let text = overview.text(medium);
+            text.lines().find(|line| line.contains("10.0.0.7")).map(str::to_owned)
+        };
+        assert_eq!(
+            row(80).as_deref(),
+            Some("-       secondary  10.0.0.7:9001  -       unhealthy  9       -       3    -")
+        );
+        assert_eq!(row(21).as_deref(), Some("10.0.0.7:9001  -"));
     }
 
     #[test]
