@@ -229,6 +229,22 @@ fn ctrl_c_in_an_append_that_waits_says_what_is_known_of_the_entry() {
     session.wait_for("\r\x1b[Kinterrupted: entry 1 of those given has been sent and has no answer");
 }
 
+#[test]
+fn whoever_types_an_entry_is_told_how_it_ends() {
+    let cluster = Cluster::of(0).start();
+    let master = cluster.master.ready.wire.to_string();
+    for (args, invitation) in [
+        (&["append"][..], "each line you type is an entry; end with Ctrl-D"),
+        (&["append", "--file", "-"], "all that you type is one entry; end with Ctrl-D"),
+    ] {
+        let mut session = Session::start(cli(&master, args), true);
+        session.wait_for(invitation);
+        session.keyboard.write_all(b"one\ntwo\n\x04").expect("the terminal is there");
+        assert_eq!(session.wait_exit(), Some(0));
+    }
+    assert_eq!(cluster.client().list("").payloads(), ["one", "two", "one\\ntwo\\n"]);
+}
+
 /// Lines of the terminal as they stand there in the end, if nothing wraps: each is what was written
 /// last between two line feeds.
 fn widest(shown: &str) -> usize {

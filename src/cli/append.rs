@@ -82,14 +82,7 @@ pub(super) async fn append(
     let reads_stdin = source.reads_stdin();
     // What is typed or piped has its time from when it comes; messages have it from now on.
     let options = if reads_stdin { options } else { options.less(begun.elapsed()) };
-    if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
-        match source.cut_of_stdin() {
-            Some(Cut::Lines) => complain("each line you type is an entry; end with Ctrl-D"),
-            Some(Cut::Nul) => complain("entries end with a byte of zero; end with Ctrl-D"),
-            Some(Cut::Whole) => complain("all that you type is one entry; end with Ctrl-D"),
-            None => {}
-        }
-    }
+    invite(&source);
     let mut report = Report::new(output, quiet, Progress::new(reads_stdin));
     loop {
         let lost = match pass(&client, &options, &mut source, &mut report, interrupts).await {
@@ -120,10 +113,23 @@ pub(super) async fn append(
         };
     }
     for error in source.take_errors() {
-        report.note(format_args!("{error}; it was not appended from there on"));
+        report.note(error);
         report.exit = report.exit.worst(Exit::Refused);
     }
     report.finish()
+}
+
+/// Says on a terminal what becomes of what is typed.
+fn invite(source: &Source) {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return;
+    }
+    match source.cut_of_stdin() {
+        Some(Cut::Lines) => complain("each line you type is an entry; end with Ctrl-D"),
+        Some(Cut::Nul) => complain("entries end with a byte of zero; end with Ctrl-D"),
+        Some(Cut::Whole) => complain("all that you type is one entry; end with Ctrl-D"),
+        None => {}
+    }
 }
 
 /// How the use of one connection ended.

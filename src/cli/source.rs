@@ -144,7 +144,13 @@ impl Source {
                 match input.pieces.next().await {
                     Ok(Some(entry)) => return Some(entry),
                     Ok(None) => {}
-                    Err(error) => self.errors.push(format!("{}: {error}", input.name)),
+                    Err(error) => {
+                        let rest = match input.pieces.cut {
+                            Cut::Whole => "it was not appended",
+                            Cut::Lines | Cut::Nul => "what comes after was not appended",
+                        };
+                        self.errors.push(format!("{}: {error}; {rest}", input.name));
+                    }
                 }
                 self.input = None;
             }
@@ -350,6 +356,7 @@ mod tests {
         let errors = source.take_errors();
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert!(errors[0].contains("/none: No such file"), "{errors:?}");
+        assert!(errors[0].ends_with("; it was not appended"), "{errors:?}");
     }
 
     #[tokio::test]
