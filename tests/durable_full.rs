@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -171,8 +173,64 @@ fn a_disk_that_is_full_by_turns_does_not_fill_the_log_with_it() {
     }
     let told = lines_with(s1, &["the disk is full"]);
     assert!((1..=TURNS / 2).contains(&told), "{told} times in {TURNS} turns");
+    assert_eq!(lines_with(s1, &["not taken"]), 0, "a line for each frame");
     let heard = lines_with(&cluster.master.process, &["WARN", "disk-full"]);
     assert!((1..=TURNS / 2).contains(&heard), "{heard} times in {TURNS} turns");
+}
+
+/// The disk of a master that comes back empty is smaller than its log: it neither leads without what was
+/// answered nor ends.
+#[test]
+fn a_wiped_master_without_room_for_its_log_waits_for_it() {
+    let mut cluster = on_disk(1).set("cluster.heartbeat_interval", "100ms").start();
+    let mut client = cluster.client();
+    let payload = "x".repeat(50_000);
+    for _ in 0..100 {
+        client.ok(&format!("APPEND w=2 {payload}"));
+    }
+    cluster.master.process.kill();
+    fs::remove_dir_all(cluster.dir("master")).expect("the directory can be removed");
+    cluster.start_master_with(&[]);
+    cluster.master.process.limit_files(Some(FILE_BYTES_MAX));
+    let mut client = cluster.client();
+    assert_told(&mut client, true);
+    client.refused("APPEND w=1 x", "REJECTED recovering");
+    assert_eq!(client.ask("HEALTH").get("mode"), "recovering");
+    cluster.master.process.limit_files(None);
+    cluster.wait_mode("normal");
+    client.ok("APPEND w=2 x");
+    assert_eq!(cluster.wait_equal_lists().entries.len(), 101);
+}
+
+/// A segment is written anew to mend it: without room for that nothing is lost, it is tried again, and
+/// neither log is filled with it.
+#[test]
+fn a_repair_without_room_is_tried_again_and_told_once_in_a_while() {
+    let mut cluster = on_disk(1).set("cluster.heartbeat_interval", "100ms").start();
+    let mut client = cluster.client();
+    let payload = "x".repeat(50_000);
+    for number in 0..100 {
+        client.ok(&format!("APPEND w=2 {number} {payload}"));
+    }
+    cluster.kill("s1");
+    let segment = cluster.dir("s1").join("00000000000000000001.log");
+    let file = fs::OpenOptions::new().write(true).open(segment).expect("the segment is there");
+    file.write_all_at(b"not what was written", 1_000_000).expect("it can be written");
+    cluster.start("s1");
+    let s1 = &cluster.node("s1").process;
+    s1.limit_files(Some(FILE_BYTES_MAX));
+    s1.wait_for_log_line(&["WARN", "not repaired"]);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        assert_eq!(cluster.client_of("s1").status().node.get("mode"), "damaged");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let told = lines_with(s1, &["not repaired"]);
+    assert!(told <= 2, "{told} times in three seconds");
+    s1.limit_files(None);
+    s1.wait_for_log_line(&["repaired from the master"]);
+    cluster.client().ok("APPEND w=2 x");
+    cluster.wait_equal_lists();
 }
 
 /// Started while there is no room for anything, or for less than it wants to keep.

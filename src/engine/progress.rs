@@ -10,7 +10,7 @@ use super::SessionId;
 use super::health::{Health, HealthMonitor};
 use super::ranges::RangeSet;
 use crate::codes::RefuseCode;
-use crate::limits::{LINK_FRAMES_MAX, RUN_BYTES_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{LINK_FRAMES_MAX, ROOM_RETRY, RUN_BYTES_MAX, WINDOW_FRAMES_MAX};
 use crate::sabotage::{Bug, active};
 use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange, Time};
 
@@ -154,6 +154,8 @@ pub struct Progress {
     pub duplicates: u64,
     /// It refused entries on this connection for want of room, and has acknowledged nothing since.
     pub full: bool,
+    /// When it was last served at once because it has room again, or will be.
+    served: Option<Time>,
     /// When the next heartbeat or connection attempt is due.
     pub heartbeat_at: Time,
     /// A heartbeat was sent and nothing was heard since.
@@ -198,6 +200,7 @@ impl Progress {
             next: Seq::FIRST,
             duplicates: 0,
             full: false,
+            served: None,
             heartbeat_at: now,
             awaiting: false,
             unpromised: 0,
@@ -301,8 +304,15 @@ impl Progress {
         }
         if std::mem::take(&mut self.full) {
             // It takes entries again, and says so by this ACK: no wait of the ladder is due any more.
+            // Whoever says so and refuses again by turns is not believed more often than a disk is tried.
             self.reset_ladder();
-            self.repeat_now();
+            let due = self.served.map_or(now, |served| served.after(ROOM_RETRY)).max(now);
+            self.served = Some(due);
+            if due == now {
+                self.repeat_now();
+            } else {
+                self.retry_at = Some(due);
+            }
         }
         Some(changed)
     }

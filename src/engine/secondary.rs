@@ -616,8 +616,8 @@ impl Secondary {
     /// The log is durable up to and including `up_to`.
     pub fn handle_stored(&mut self, up_to: Seq) {
         assert!(up_to <= self.written, "BUG: {up_to} is durable but was never written");
+        self.ack_due |= up_to > self.stored;
         self.stored = self.stored.max(up_to);
-        self.ack_due = true;
         self.update_vouching();
     }
 

@@ -26,7 +26,8 @@ use crate::gateway::status::{MasterStatus, NodeStatus, Status};
 use crate::limits::MASTER_LINKS_MAX;
 use crate::store::{Identity, Run, StoreError};
 use crate::types::{
-    Digest, Epoch, LogId, NodeId, NodeIndex, NodeSet, PrefixId, RunId, Seq, SeqRange, Time,
+    Digest, Epoch, LogId, NodeId, NodeIndex, NodeSet, PrefixId, RunId, Seq, SeqRange, Shortage,
+    Time,
 };
 use crate::wire::Message;
 use crate::wire::codec::{Ack, AppendHead, HeartbeatAck, HeldRange, Hello, Nack, Role};
@@ -38,6 +39,12 @@ pub(super) struct SecondaryDriver {
     log: Log,
     news: Arc<DiskNews>,
     room: DiskRoom,
+    /// What was missing for what was refused last.
+    refused_for: Option<Shortage>,
+    /// Bytes that could not be moved aside for want of room.
+    no_room_aside: Option<usize>,
+    /// A repair found no room: no other one is tried before this.
+    repair_at: Time,
     /// Connections of masters: the one that is followed, and those that only ask.
     links: BTreeMap<SessionId, Link>,
     /// Runs that came early, by their first number.
@@ -75,6 +82,9 @@ impl SecondaryDriver {
             log: opened.log,
             news: opened.news,
             room: DiskRoom::default(),
+            refused_for: None,
+            no_room_aside: None,
+            repair_at: Time::ZERO,
             links: BTreeMap::new(),
             held: BTreeMap::new(),
             mending: (None, Vec::new()),
@@ -411,7 +421,7 @@ impl SecondaryDriver {
             Ok(run) => {
                 debug!(seq = %run.range(), bytes = run.len_bytes(), "received");
                 self.faults.admit(run.range());
-                if !self.takes(session, &run) {
+                if !self.takes(now, session, &run) {
                     return self.carry_out(now, None);
                 }
                 if self.engine.is_damaged() && self.mends(now, session, &run) {
@@ -431,9 +441,13 @@ impl SecondaryDriver {
     }
 
     /// Whether there is room for a run; if not, the engine refuses it.
-    fn takes(&mut self, session: SessionId, run: &Run) -> bool {
+    fn takes(&mut self, now: Time, session: SessionId, run: &Run) -> bool {
         let bytes = run.len_bytes();
-        let room = self.log.store().room_for(bytes).is_ok();
+        let room = self.log.store().room_for(bytes);
+        self.refused_for = room.err().or(self.refused_for);
+        // What only mends the log would be collected in vain.
+        let mends = run.range().last() <= self.engine.written();
+        let room = room.is_ok() && !(mends && now < self.repair_at);
         self.engine.takes(session, run.range(), bytes, room)
     }
 
@@ -468,7 +482,7 @@ impl SecondaryDriver {
                     if let (Some(run), Some(session)) =
                         (self.held.remove(&first), self.engine.session())
                     {
-                        if !self.takes(session, &run) {
+                        if !self.takes(now, session, &run) {
                             continue; // It comes again.
                         }
                         debug!(seq = %run.range(), "released");
@@ -483,7 +497,11 @@ impl SecondaryDriver {
                     self.engine.handle_stored(stored);
                 }
                 SecondaryEffect::Nack { session, seq, code } => {
-                    warn!(%seq, code = code.word(), "not taken");
+                    match code {
+                        // The log tells of a full disk as such, and not for each frame.
+                        NackCode::DiskFull => debug!(%seq, code = code.word(), "not taken"),
+                        _ => warn!(%seq, code = code.word(), "not taken"),
+                    }
                     self.nack(now, session, seq, code);
                 }
                 SecondaryEffect::Close { session, code } => {
@@ -568,7 +586,15 @@ impl SecondaryDriver {
             NackCode::Mismatch => format!("entry {seq} does not continue this log"),
             NackCode::BadRecord => "the records are damaged or incomplete".to_owned(),
             NackCode::HoldBackFull => "no room to hold entries back".to_owned(),
-            NackCode::DiskFull => "the disk is full".to_owned(),
+            NackCode::DiskFull => match self.refused_for {
+                Some(Shortage { need, free: Some(free), limit }) => {
+                    format!("the disk is full: {need} bytes are needed, {free} left by {limit}")
+                }
+                Some(Shortage { need, free: None, limit }) => {
+                    format!("the disk is full: {need} bytes are needed, none left by {limit}")
+                }
+                None => "the disk is full".to_owned(),
+            },
             NackCode::Injected => "a fault verb asked for it".to_owned(),
         };
         let nack = Nack {

@@ -120,6 +120,10 @@ impl MasterDriver {
         };
         if adopting {
             let (range, tail) = (run.range(), run.tail());
+            if self.log.store().room_for(run.len_bytes()).is_err() {
+                // Nothing is lost: what was not taken is asked for again, on a new connection.
+                return debug!(seq = %range, "no room to adopt");
+            }
             debug!(seq = %range, "adopted");
             match self.log.store_mut().append(run) {
                 Ok(()) => self.engine.handle_adopted(now, range.last(), tail.epoch),

@@ -5,7 +5,7 @@ use tracing::{error, warn};
 use super::SecondaryDriver;
 use crate::codes::RefuseCode;
 use crate::engine::SessionId;
-use crate::limits::{REPAIR_WINDOW_BYTES_MAX, RUN_BYTES_MAX};
+use crate::limits::{REPAIR_RETRY, REPAIR_WINDOW_BYTES_MAX, RUN_BYTES_MAX};
 use crate::runtime::link::{Kind, Link};
 use crate::runtime::node::NodeError;
 use crate::runtime::reads::Asked;
@@ -21,6 +21,14 @@ impl SecondaryDriver {
             epoch: Epoch::new(align.last_epoch),
             digest: Digest::new(align.last_digest),
         };
+        // Nothing leaves the log that cannot be kept. The master asks again.
+        let bytes = self.node.log.bytes_after(last) as usize; // Less than a disk has.
+        if last < self.engine.written() && self.log.store().room_for(bytes).is_err() {
+            self.no_room_aside = Some(bytes);
+            let reason = "no room on this node's disk to keep aside what differs: make room there";
+            return self.closed(session, Some(RefuseCode::Busy), reason);
+        }
+        self.no_room_aside = None;
         let ours = self.node.log.prefix_id(last);
         let answer = self.engine.handle_align(session, last, theirs, ours);
         self.carry_out(now, None);
@@ -96,9 +104,14 @@ impl SecondaryDriver {
     /// Looks whether there is room, for what was refused too.
     fn look_for_room(&mut self, now: Time) {
         let refused = self.engine.lacks_room();
-        let shortage = self.log.store().room_for(refused.unwrap_or(0)).err();
+        let wanted = refused.max(self.no_room_aside).unwrap_or(0);
+        let shortage = self.log.store().room_for(wanted).err();
         self.room.note(now, &self.node.id, shortage);
-        if shortage.is_none() && refused.is_some() {
+        if shortage.is_none() {
+            self.no_room_aside = None;
+        }
+        if shortage.is_none() && refused.is_some() && now >= self.repair_at {
+            self.refused_for = None;
             self.engine.handle_room();
             self.carry_out(now, None);
         }
@@ -154,6 +167,9 @@ impl SecondaryDriver {
             Err(error @ StoreError::Failed { .. }) => self.fail(error),
             Err(error) => {
                 warn!(id = %self.node.id, seq = %range, %error, "not repaired");
+                if error == StoreError::Full {
+                    self.repair_at = now.after(REPAIR_RETRY);
+                }
                 // The master believes that it is here: a new connection tells it better, and one
                 // without room refuses what comes until there is some.
                 return self.closed(session, None, "a repair did not succeed");
