@@ -230,6 +230,49 @@ fn a_client_is_sent_no_frame_that_is_longer_than_it_takes() {
     assert_eq!((refused.id, refused.refusal.code), (2, 103), "{refused:?}");
 }
 
+#[test]
+fn a_hello_that_breaks_a_bound_is_refused_whoever_sends_it() {
+    let row = |epoch, first| EpochStart { epoch, first };
+    let ids = |count: usize| (0..count).map(|number| format!("n{number}")).collect::<Vec<_>>();
+    let of_master = |change: &dyn Fn(&mut Hello)| {
+        let mut own = hello(Role::Master, "master");
+        change(&mut own);
+        own
+    };
+    let of_client = |bytes: usize| hello(Role::Client, &"n".repeat(bytes));
+    let node = Cluster::lone_secondary();
+    let cases = [
+        ("a client's name of 64 bytes", of_client(64), true),
+        ("one of 65", of_client(65), false),
+        ("a master without a node id", of_master(&|own| own.node_id.clear()), false),
+        ("128 nodes", of_master(&|own| own.roster = ids(128)), true),
+        ("129 nodes", of_master(&|own| own.roster = ids(129)), false),
+        ("a node with a space", of_master(&|own| own.roster = vec!["s 1".into()]), false),
+        ("an address of 255 bytes", of_master(&|own| own.master_addr = "a".repeat(255)), true),
+        ("one of 256", of_master(&|own| own.master_addr = "a".repeat(256)), false),
+        ("an address with a line end", of_master(&|own| own.master_addr = "a\n".into()), false),
+        ("epochs", of_master(&|own| own.epoch_table = vec![row(1, 1), row(3, 9)]), true),
+        ("epochs that fall", of_master(&|own| own.epoch_table = vec![row(3, 1), row(1, 9)]), false),
+        ("two in one place", of_master(&|own| own.epoch_table = vec![row(1, 9), row(3, 9)]), false),
+        ("one before entry 1", of_master(&|own| own.epoch_table = vec![row(1, 0)]), false),
+        (
+            "129 epochs",
+            of_master(&|own| own.epoch_table = (1..130).map(|n| row(n, n)).collect()),
+            false,
+        ),
+    ];
+    for (what, own, good) in cases {
+        let stream = TcpStream::connect(node.ready.wire).expect("the node listens");
+        let mut wire = Wire::over(stream);
+        wire.send(&Message::Hello(own));
+        match wire.receive() {
+            Message::Hello(_) => assert!(good, "{what} was taken"),
+            Message::Refuse(refuse) => assert!(!good && refuse.code == 1, "{what}: {refuse:?}"),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
 /// Plays the secondary s1 up to the moment at which `act` takes over with the first APPEND.
 fn play_secondary(listener: TcpListener, act: impl Fn(&mut Wire) + Send + 'static) {
     std::thread::spawn(move || {

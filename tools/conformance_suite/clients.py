@@ -239,6 +239,12 @@ def _(cluster):
         same("requests of a reply", reply.count, 1)
 
 
+@check("c-append-many", "9", "A master must take 10,000 entries in one APPEND_REQUEST: what bounds it is the body.")
+def _(cluster):
+    placed = cluster.client().ok(*[b""] * 10_000, w=2, timeout=10, patience=12.0)
+    same("the numbers", [one.seq for one in placed], list(range(placed[0].seq, placed[0].seq + 10_000)))
+
+
 @check("c-largest", "9", "An entry of exactly payload_bytes_max must be taken.")
 def _(cluster):
     client = cluster.client()

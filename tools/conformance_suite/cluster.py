@@ -114,7 +114,7 @@ class Secondary:
                 table.append((record.epoch, record.seq))
         end = self.end
         said = dict(
-            node_id=self.id, log_id=self.log_id, epoch=self.epoch, run_id=self.run_id, epoch_table=table,
+            node_id=self.id, log_id=self.log_id, epoch=self.epoch, run_id=self.run_id, epoch_table=table[-128:],
             stored=end.seq, tail_epoch=end.epoch, tail_digest=end.digest, commit=self.commit,
             vouches=bool(self.log) if self.vouches is None else self.vouches, master_addr=self.master_addr,
             payload_bytes_max=1 << 20, window_bytes=WINDOW)

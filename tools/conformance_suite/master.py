@@ -385,6 +385,18 @@ def _(cluster):
     return f"epoch {epoch}"
 
 
+@check("epoch-table-full", "6", "A master whose log has 128 epochs or more must tell the newest, its own the last of 128 "
+       "rows.")
+def _(cluster):
+    parts = [(epoch, 1, b"a") for epoch in range(1, 131)]
+    log, _ = logs_of(cluster, parts, parts, promised=(130, 130))
+    cluster.launch()
+    epoch = same_history(cluster, log)
+    want = [(number, number) for number in range(4, 131)] + [(epoch, 131)]
+    same("the epoch table", cluster.s1.link().hello.epoch_table, want)
+    cluster.stop()
+
+
 @check("adopts-newest-epoch", "7.8.4", "The log whose last entry has the greater epoch must win over one with more "
        "entries; what the other has behind their last common entry must be moved aside by ALIGN.")
 def _(cluster):

@@ -545,6 +545,11 @@ def _(node):
     node.lead().store(*(b"x" * (i % 10) for i in range(100)))
 
 
+@check("append-many", "9", "A secondary must take 8,193 entries in one frame: the bound of 8,192 is the sender's.")
+def _(node):
+    node.lead().store(*[b""] * 8193)
+
+
 @check("append-large", "9", "A secondary must take one entry as large as it allows, alone in a longer frame.")
 def _(node):
     leader = node.lead()
