@@ -11,10 +11,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Gateway, Process, READ_TIMEOUT, Ready, loopback, replog, run_to_end, wait_until};
+use common::{
+    Gateway, Process, READ_TIMEOUT, Ready, loopback, replog, run_to_end, under_shell, wait_until,
+};
 
 /// A stop takes at most so long, by the interface.
 const STOP: Duration = Duration::from_secs(5);
+
+/// The number of SIGTERM.
+const TERM: u32 = 15;
 
 /// A program whose stderr is not collected by the harness. It ends with the test.
 struct Unheard(Child);
@@ -275,7 +280,7 @@ fn signals_that_a_node_has_no_use_for_end_no_node() {
 fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
     let dir = tempfile::tempdir().expect("a directory");
     let (path, moved) = (dir.path().join("node.log"), dir.path().join("node.log.1"));
-    let ignoring = below_shell("trap '' HUP USR1", &master(&["--log-file", utf8(&path)]));
+    let ignoring = under_shell(&master(&["--log-file", utf8(&path)]), "trap '' HUP USR1");
     let mut process = Process::spawn("master", ignoring);
     process.wait_ready();
     fs::rename(&path, &moved).expect("the file is there");
@@ -287,21 +292,6 @@ fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
     assert_eq!(process.wait_exit(), Some(0));
     assert!(!path.exists(), "nothing was opened anew");
     assert!(process.log().iter().all(|line| !line.contains("USR1")), "{:?}", process.log());
-}
-
-/// The same command, started by a shell that does `first` before it becomes the program.
-fn below_shell(first: &str, command: &Command) -> Command {
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("{first}; exec \"$0\" \"$@\""));
-    shell.arg(command.get_program()).args(command.get_args());
-    shell.current_dir(command.get_current_dir().expect("a node has a directory of its own"));
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell
 }
 
 #[test]
@@ -334,7 +324,7 @@ fn a_file_size_limit_of_the_shell_does_not_end_a_node_that_logs() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("node.log");
     let command = master(&["--log-level", "trace", "--log-file", utf8(&path)]);
-    let mut process = Process::spawn("master", below_shell("ulimit -f 16", &command));
+    let mut process = Process::spawn("master", under_shell(&command, "ulimit -f 16"));
     let mut client = Gateway::connect(process.wait_ready().gateway);
     wait_until("the file to have all that it may have", || {
         client.ok("APPEND another line of the log");
@@ -353,7 +343,7 @@ fn a_file_size_limit_of_the_shell_does_not_end_a_node_that_logs() {
 fn a_file_size_limit_of_the_shell_ends_no_node_without_a_word() {
     let dir = tempfile::tempdir().expect("a directory");
     let flags = ["--data-dir", utf8(dir.path())];
-    let mut process = Process::spawn("master", below_shell("ulimit -f 2048", &master(&flags)));
+    let mut process = Process::spawn("master", under_shell(&master(&flags), "ulimit -f 2048"));
     let ready = wait_until("a node that is ready, or its reason", || {
         let log = process.log();
         let ready = log.iter().find_map(|line| Ready::of(line));
@@ -423,14 +413,11 @@ fn a_start_that_fails_ends_although_nobody_reads_why() {
 fn a_stop_during_the_start_is_a_stop() {
     for signal in ["TERM", "INT"] {
         let dir = tempfile::tempdir().expect("a directory");
-        let begun = File::create(dir.path().join("lock")).expect("a file");
-        drop(begun);
-        make_fifo(&dir.path().join("meta"));
+        let meta = dir.path().join("meta");
+        make_fifo(&meta);
         let mut process = Process::spawn("master", master(&["--data-dir", utf8(dir.path())]));
-        wait_until("the node to have locked the directory", || {
-            let text = fs::read_to_string(dir.path().join("lock")).unwrap_or_default();
-            (!text.is_empty()).then_some(())
-        });
+        // It would wait for a writer of this FIFO for ever.
+        wait_until("the node to hear signals", || process.catches(TERM).then_some(()));
         let begun = Instant::now();
         process.signal(signal);
         assert_eq!(process.wait_exit(), Some(0), "{signal}: {:?}", process.log());
@@ -444,7 +431,8 @@ fn a_stop_during_the_start_is_a_stop() {
 fn a_stop_during_the_start_of_dev_is_a_stop() {
     let dir = tempfile::tempdir().expect("a directory");
     fs::create_dir(dir.path().join("s1")).expect("a directory");
-    make_fifo(&dir.path().join("s1/meta"));
+    let meta = dir.path().join("s1/meta");
+    make_fifo(&meta);
     let ports = ["dev", "--gateway-port", "0", "--wire-port", "0"];
     let mut dev = Process::spawn("dev", {
         let mut command = replog(ports);

@@ -154,6 +154,41 @@ fn a_log_that_begins_without_a_node_says_so_and_that_node_keeps_its_own() {
     assert!(log.iter().all(|line| !line.contains("begins without")), "all were heard: {log:?}");
 }
 
+/// Two nodes of two clusters in one roster: nobody can tell which log is meant, and nobody is left to
+/// guess why nothing happens.
+#[test]
+fn a_master_whose_nodes_hold_different_logs_says_who_holds_what_and_leads_with_neither() {
+    let mut one = Cluster::of(1).start();
+    one.client().ok("APPEND one");
+    let mut other = Cluster::of(2).absent("s1").launch();
+    let client = &mut other.client();
+    wait_until("mode normal", || (client.ask("HEALTH").get("mode") == "normal").then_some(()));
+    client.ok("APPEND w=2 other");
+    client.ok("APPEND w=2 one more");
+    one.master.process.kill();
+    other.master.process.kill();
+    let (s1, s2) = (one.node("s1").ready.wire, other.node("s2").ready.wire);
+    let (s1, s2) = (format!("s1={s1}"), format!("s2={s2}"));
+    let torn = Cluster::of(0).master_flags(&["--secondary", &s1, "--secondary", &s2]).launch();
+    torn.master.process.wait_for_log_line(&[
+        "WARN",
+        "hold different logs",
+        "s1 holds 1 entry of ",
+        "s2 holds 2 entries of ",
+        "empty none before you know which is right",
+    ]);
+    let client = &mut torn.client();
+    client.refused("APPEND w=1 x", "REJECTED recovering");
+    assert!(client.cmd("APPEND w=1 x").contains("hold different logs"));
+    let status = client.status();
+    assert!(status.secondary("s1").get("error").contains("holds 1 entry of "), "{status:?}");
+    assert!(status.secondary("s2").get("error").contains("holds 2 entries of "), "{status:?}");
+    for (node, payloads) in [(&one, vec!["one"]), (&other, vec!["other", "one more"])] {
+        let id = if payloads.len() == 1 { "s1" } else { "s2" };
+        assert_eq!(node.client_of(id).list("level=local").payloads(), payloads);
+    }
+}
+
 /// Two masters of one roster: the later one leads, the earlier one ends and says why.
 #[test]
 fn a_master_whose_epoch_is_over_is_deposed() {

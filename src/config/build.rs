@@ -283,7 +283,11 @@ fn is_behind(own: &str, addr: &str) -> bool {
 /// An address that others shall dial has a port.
 fn check_port(settings: &Settings, about: &About, addr: &str) -> Result<(), ConfigError> {
     match addr.parse::<Address>() {
-        Ok(parsed) if parsed.port() != 0 => Ok(()),
+        Ok(parsed) if parsed.port() != 0 && !parsed.is_unspecified() => Ok(()),
+        Ok(parsed) if parsed.is_unspecified() => {
+            let wrong = format!("{addr} leads nowhere: it is for listening on all addresses");
+            Err(settings.refuse(about, &wrong, "host:port, as others reach it"))
+        }
         _ => {
             let wrong = format!("{addr} cannot be dialled");
             Err(settings.refuse(about, &wrong, "host:port with a port from 1 to 65535"))

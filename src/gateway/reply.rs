@@ -64,6 +64,15 @@ impl Refusal {
         )
     }
 
+    /// Those who answer hold different logs.
+    pub fn rival_logs() -> Self {
+        Refusal::new(
+            Code::Recovering,
+            "- the nodes that answer hold different logs, as STATUS says: take those of the wrong one \
+             out of the roster, and empty none before you know which is right",
+        )
+    }
+
     /// `w` is not a number of nodes that this cluster has.
     pub fn bad_write_concern(word: &str, nodes: usize) -> Self {
         let word = super::command::quoted(&word.escape_debug().to_string());

@@ -33,8 +33,8 @@ use crate::codes::{Class, NackCode, RefuseCode};
 use crate::config::{ClusterConfig, Config};
 use crate::engine::startup::last_common;
 use crate::engine::{
-    AckFacts, Answer, AttemptFailure, Effect, Health, HelloFacts, Master, Mode, Refused, Reign,
-    Request, SessionId, Submission, Token, Verdict,
+    AckFacts, Answer, AttemptFailure, Effect, Health, HelloFacts, Master, Mode, Reign, Request,
+    SessionId, Submission, Token, Verdict,
 };
 use crate::gateway::Refusal;
 use crate::gateway::reply::Placed;
@@ -94,6 +94,8 @@ pub(super) struct MasterDriver {
     awaited_noted: String,
     /// The same of a loss that was accepted beyond the log.
     beyond_noted: Option<(Seq, Seq)>,
+    /// The same of logs that are not one.
+    rivals_noted: String,
     /// Why this node must end.
     failed: Option<NodeError>,
     roster: Arc<[NodeId]>,
@@ -143,6 +145,7 @@ impl MasterDriver {
             deposed: None,
             awaited_noted: String::new(),
             beyond_noted: None,
+            rivals_noted: String::new(),
             failed: None,
         }
     }
@@ -299,15 +302,6 @@ impl MasterDriver {
         let submission = Submission { token, count: 1, concern, ack, patience };
         if let Err(refused) = self.engine.handle_wait(now, seq, submission) {
             self.refuse_run(token, 1, self.refusal(refused));
-        }
-    }
-
-    fn refusal(&self, refused: Refused) -> Refusal {
-        match (refused, self.engine.accepted_beyond()) {
-            (Refused::Recovering, Some((accepted, last))) => {
-                Refusal::accepted_beyond(accepted, last)
-            }
-            _ => Refusal::of(refused, self.roster.len(), self.cluster.quorum),
         }
     }
 

@@ -252,6 +252,13 @@ pub(super) async fn serve(
     if config.node.faults && config.role == Role::Secondary {
         warn!(id = %config.node.id, "fault verbs are allowed on this node");
     }
+    let unnamed = config.node.advertise.is_none() && wire_addr.ip().is_unspecified();
+    if unnamed && config.role == Role::Master {
+        info!(
+            id = %config.node.id, addr = %wire_addr,
+            "node.advertise is not set: clients are told an address that is good on this machine only"
+        );
+    }
     let mut driving = std::pin::pin!(driving);
     let outcome = tokio::select! {
         outcome = &mut driving => Some(outcome),

@@ -348,6 +348,16 @@ impl Process {
         status.map(|status| status.code())
     }
 
+    /// Whether the process catches the signal with this number.
+    #[track_caller]
+    pub fn catches(&self, signal: u32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id()))
+            .expect("the process runs");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+    }
+
     /// Memory of the process that is in RAM, in bytes.
     #[track_caller]
     pub fn resident_bytes(&self) -> u64 {

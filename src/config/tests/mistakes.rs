@@ -55,6 +55,11 @@ fn no_two_nodes_share_an_address_or_nearly_a_name() {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         refusal(&args, &[&["cluster.secondaries", "--secondary"], &parts[..]].concat());
     }
+    refusal(
+        &["master", "--secondary", "s1=0.0.0.0:9001"],
+        &["secondaries", "0.0.0.0:9001 leads nowhere"],
+    );
+    refusal(&["master", "--set", "node.advertise=[::]:1"], &["node.advertise", "leads nowhere"]);
     let all = ["master", "--insecure", "--listen", "0.0.0.0:7000", "--secondary"];
     refusal(&[&all[..], &["s1=127.0.0.1:7000"]].concat(), &["s1", "master itself", "node.listen"]);
     node(&[&all[..], &["s1=10.0.0.1:7000"]].concat());

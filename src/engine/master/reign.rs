@@ -63,6 +63,22 @@ impl Master {
         (asks && self.roster_wait_over && last < accepted).then_some((accepted, last))
     }
 
+    /// The logs of those who answer a master without one, where they are not all the same: who holds
+    /// what, and up to which entry. Which of them is right nobody here can tell, so nothing is begun.
+    pub fn rival_logs(&self) -> Vec<(NodeIndex, LogId, Seq)> {
+        if self.reign != Reign::Asking || self.own.log_id.is_some() {
+            return Vec::new();
+        }
+        let answers = self.secondaries.iter().enumerate();
+        let held = answers.filter_map(|(at, progress)| {
+            let facts = progress.answer.as_ref()?;
+            Some((NodeIndex::secondary(at), facts.log_id?, facts.stored))
+        });
+        let held: Vec<_> = held.collect();
+        let rivals = held.windows(2).any(|pair| pair[0].1 != pair[1].1);
+        if rivals { held } else { Vec::new() }
+    }
+
     /// Nodes of the roster that have not answered, by what is known now.
     pub fn unheard(&self) -> Vec<NodeIndex> {
         let silent = self.secondaries.iter().enumerate().filter(|(_, it)| it.answer.is_none());

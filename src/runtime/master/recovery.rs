@@ -5,11 +5,12 @@ use tracing::{debug, info, warn};
 
 use super::MasterDriver;
 use crate::codes::RefuseCode;
-use crate::engine::{Reign, SessionId};
+use crate::engine::{Refused, Reign, SessionId};
+use crate::gateway::Refusal;
 use crate::limits::REPAIR_BYTES_MAX;
 use crate::runtime::link::Kind;
 use crate::store::{Identity, Run, StoreError};
-use crate::types::{NodeIndex, Seq, SeqRange, Time};
+use crate::types::{LogId, NodeIndex, Seq, SeqRange, Time};
 use crate::wire::{Message, codec};
 
 /// What is being fetched to mend a damaged range.
@@ -171,6 +172,7 @@ impl MasterDriver {
             self.awaited_noted = awaited;
         }
         self.note_accepted_beyond();
+        self.note_rivals();
     }
 
     /// Says once that the loss that was accepted is not one that can be led with.
@@ -186,6 +188,46 @@ impl MasterDriver {
                 );
             }
             self.beyond_noted = beyond;
+        }
+    }
+
+    /// Says once that those who answer hold different logs.
+    fn note_rivals(&mut self) {
+        let rivals = self.engine.rival_logs();
+        let held = rivals.iter().map(|&(at, log_id, last)| {
+            format!("{} {}", self.peers[at.as_usize() - 1].id, holding(log_id, last))
+        });
+        let held = held.collect::<Vec<_>>().join(", ");
+        if held != self.rivals_noted {
+            if !held.is_empty() {
+                warn!(
+                    held,
+                    "the nodes that answer hold different logs, so this node does not lead: take those \
+                     of the wrong one out of the roster, and empty none before you know which is right"
+                );
+            }
+            self.rivals_noted = held;
+        }
+    }
+
+    /// What a secondary holds, if it is in the way of a start because another one holds another log.
+    pub(super) fn rival(&self, peer: NodeIndex) -> Option<String> {
+        let rivals = self.engine.rival_logs();
+        let rival = rivals.iter().find(|(at, ..)| *at == peer);
+        rival.map(|&(_, log_id, last)| format!("{}, others another log", holding(log_id, last)))
+    }
+
+    /// What the engine refused, in words that say what a start waits for.
+    pub(super) fn refusal(&self, refused: Refused) -> Refusal {
+        let beyond = self.engine.accepted_beyond();
+        match (refused, beyond) {
+            (Refused::Recovering, Some((accepted, last))) => {
+                Refusal::accepted_beyond(accepted, last)
+            }
+            (Refused::Recovering, None) if !self.engine.rival_logs().is_empty() => {
+                Refusal::rival_logs()
+            }
+            _ => Refusal::of(refused, self.roster.len(), self.cluster.quorum),
         }
     }
 
@@ -210,4 +252,9 @@ impl MasterDriver {
         let names = indices.iter().map(|index| self.peers[index.as_usize() - 1].id.as_str());
         names.collect::<Vec<_>>().join(",")
     }
+}
+
+fn holding(log_id: LogId, last: Seq) -> String {
+    let noun = if last == Seq::FIRST { "entry" } else { "entries" };
+    format!("holds {last} {noun} of {log_id}")
 }

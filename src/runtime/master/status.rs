@@ -1,9 +1,10 @@
 //! What the master tells of itself and its secondaries: STATUS, HEALTH, WAITERS.
 
 use super::{MasterDriver, Peer};
+use crate::engine::progress::Progress;
 use crate::engine::{Health, Mode};
 use crate::gateway::status::{NodeStatus, SecondaryStatus, Status};
-use crate::types::Time;
+use crate::types::{NodeIndex, Time};
 
 impl MasterDriver {
     pub(super) fn status(&self, now: Time) -> Status {
@@ -28,7 +29,7 @@ impl MasterDriver {
             awaiting: self.awaited(),
         };
         let recovering = engine.mode() == Mode::Recovering;
-        let secondary = |(peer, progress): (&Peer, &crate::engine::progress::Progress)| {
+        let secondary = |(at, (peer, progress)): (usize, (&Peer, &Progress))| {
             let healthy = progress.health.health() == Health::Healthy;
             SecondaryStatus {
                 id: peer.id.to_string(),
@@ -45,12 +46,15 @@ impl MasterDriver {
                 attempts: progress.attempts(),
                 next_retry: progress.retry_at().map(|due| due.since(now)),
                 duplicates: progress.duplicates,
-                error: peer.error.clone().filter(|_| {
-                    recovering || !healthy || peer.link.is_none() || progress.attempts() > 0
+                error: self.rival(NodeIndex::secondary(at)).or_else(|| {
+                    peer.error.clone().filter(|_| {
+                        recovering || !healthy || peer.link.is_none() || progress.attempts() > 0
+                    })
                 }),
             }
         };
-        let secondaries = self.peers.iter().zip(engine.secondaries()).map(secondary).collect();
+        let secondaries = self.peers.iter().zip(engine.secondaries()).enumerate();
+        let secondaries = secondaries.map(secondary).collect();
         Status { node, secondaries, master: None }
     }
 
