@@ -444,6 +444,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_kernel_is_told_when_a_connection_is_dead() {
+        let (_listener, addr) = listening().await;
+        let stream = TcpStream::connect(addr).await.unwrap();
+        tune(&stream, Duration::from_secs(7));
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+        set_dead_after(&stream, None);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None, "for as long as it takes");
+    }
+
+    #[tokio::test]
     async fn a_name_without_address_is_not_resolved() {
         let deadline = Instant::now() + Duration::from_secs(20);
         let failure = Dial::resolve("no such name:1", deadline).await.unwrap_err();

@@ -58,7 +58,8 @@ pub const NEXT_SERVER_AFTER: Duration = Duration::from_secs(1);
 pub const NUDGE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The kernel asks on a connection that was idle for so long, and again so much later, so many
-/// times: a peer whose machine is gone is noticed within 25 s though nobody sends anything.
+/// times: a peer whose machine is gone is noticed though nobody sends anything. Where the kernel
+/// counts time and not questions, it is cut after [`CLIENT_DEAD_AFTER`], or what a node allows.
 pub const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
 /// See [`KEEPALIVE_TIME`].
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -73,6 +74,12 @@ pub const CLIENT_DEAD_AFTER: Duration = Duration::from_secs(60);
 /// A client that waits for an answer calls a node silent when no frame came for so long, though it
 /// was asked with a PING. A process that is frozen keeps its connection, so that nothing else tells.
 pub const SILENT_AFTER: Duration = Duration::from_secs(5);
+
+/// What may be set between these two: see `ConnectOptions::silent_after`. Shorter, and a busy machine
+/// is called silent; the longer is for ever, in a form that can be added to a moment.
+pub const SILENT_AFTER_MIN: Duration = Duration::from_millis(100);
+/// See [`SILENT_AFTER_MIN`]; also the longest time for connecting.
+pub const CLIENT_PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A node has answered an append or a wait so long after the timeout it was given, or the client
 /// calls its outcome unknown: enough for the way there and back and for a busy machine.

@@ -441,7 +441,7 @@ async fn write(
 
 /// Writes what the socket takes. The system does not tell a node that reads nothing from one that is
 /// gone: while the socket takes nothing, the connection is not cut for it.
-async fn write_some(
+pub(super) async fn write_some(
     writer: &mut (impl AsyncWrite + Endure + Unpin),
     slices: &[IoSlice<'_>],
 ) -> std::io::Result<usize> {

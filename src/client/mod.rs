@@ -130,7 +130,8 @@ pub struct ConnectOptions {
     /// next server after a second, both at once when the one before fails.
     pub timeout: Duration,
     /// How long a node that owes an answer may say nothing at all, a PING unanswered, before it is
-    /// called silent: see [`LostReason::Silent`] and [`Client::silence`].
+    /// called silent: see [`LostReason::Silent`] and [`Client::silence`]. Taken as 100 ms if it is
+    /// less, and as a year if it is more.
     pub silent_after: Duration,
     /// When a lost connection is tried again, where that is done at all.
     pub reconnect: ReconnectPolicy,

@@ -7,7 +7,7 @@ use super::ConnectOptions;
 use super::error::ConnectFailure;
 use super::introduce::{Failures, Introduced, Visitor, introduce};
 use crate::connect::{Race, since};
-use crate::limits::NEXT_SERVER_AFTER;
+use crate::limits::{CLIENT_PATIENCE_MAX, NEXT_SERVER_AFTER};
 
 /// The way to a server that introduces itself.
 pub(super) struct Search {
@@ -31,14 +31,15 @@ impl Search {
                 known.push(addr.as_ref().to_owned());
             }
         }
+        let patience = options.timeout.min(CLIENT_PATIENCE_MAX);
         // However many there are: the last one gets its part of the time.
         let parts = u32::try_from(known.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let delay = NEXT_SERVER_AFTER.min(options.timeout / parts);
+        let delay = NEXT_SERVER_AFTER.min(patience / parts);
         Search {
             race: Race::new(known.iter().cloned(), delay),
             known,
             visitor: Visitor::of(options),
-            deadline: Instant::now() + options.timeout,
+            deadline: Instant::now() + patience,
             failures: Failures::new(),
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::connection::Shared;
-use crate::limits::ANSWER_MARGIN;
+use crate::limits::{ANSWER_MARGIN, CLIENT_PATIENCE_MAX, SILENT_AFTER_MIN};
 
 /// How often it is looked at while something is owed: every deadline lies further ahead than that
 /// when it begins, so that each is met to the moment.
@@ -79,6 +79,7 @@ pub(super) enum Finding {
 
 impl Pulse {
     pub(super) fn new(silent_after: Duration, now: Instant) -> Pulse {
+        let silent_after = silent_after.clamp(SILENT_AFTER_MIN, CLIENT_PATIENCE_MAX);
         Pulse { silent_after, owing: false, since: now, deaf: false, silent: false }
     }
 

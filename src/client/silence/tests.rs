@@ -1,13 +1,20 @@
 //! Silent nodes: judged by numbers, and met by a client on loopback.
 
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
+use tokio::io::AsyncWrite;
 
 use super::*;
+use crate::client::connection::{Endure, write_some};
 use crate::client::fake_node::{FakeNode, Peer};
 use crate::client::{
     AppendOptions, Client, CommandError, ConnectFailure, ConnectOptions, ConnectionLost,
     FollowEvent, Follower, LostReason, ReadError, Role, TailStart, WaitOptions,
 };
+use crate::limits::CLIENT_DEAD_AFTER;
 use crate::types::{Level, Patience, Seq};
 use crate::wire::Message;
 
@@ -62,6 +69,19 @@ fn who_was_away_begins_to_listen_anew() {
     assert!(pulse.silence().is_some(), "it does not end a silence: only the node can");
 }
 
+#[tokio::test]
+async fn any_patience_can_be_asked_for() {
+    let start = Instant::now();
+    let longest = Pulse::new(Duration::MAX, start);
+    assert!(matches!(longest.judge(start + 3600 * SECOND), Finding::Fine(_)));
+    assert!(matches!(Pulse::new(Duration::ZERO, start).judge(start), Finding::Fine(_)));
+    let node = FakeNode::master().await;
+    let options = ConnectOptions { timeout: Duration::MAX, ..ConnectOptions::default() };
+    let addrs = [node.addr()];
+    let (client, _peer) = tokio::join!(Client::connect(&addrs, options), node.accept());
+    assert!(client.is_ok());
+}
+
 #[test]
 fn an_answer_is_overdue_a_margin_after_its_timeout() {
     let start = Instant::now();
@@ -79,6 +99,65 @@ fn an_answer_is_overdue_a_margin_after_its_timeout() {
     assert_eq!(timeouts.due(), Some((start + patience, patience)));
     timeouts.sent(Duration::MAX, 1, start);
     assert_eq!(timeouts.due(), Some((start + patience, patience)), "that one has no end");
+}
+
+/// Writes into a pipe, and remembers what it was told about the system's patience.
+struct Remembering {
+    pipe: tokio::io::DuplexStream,
+    told: Arc<Mutex<Vec<Option<Duration>>>>,
+}
+
+impl AsyncWrite for Remembering {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.pipe).poll_write(context, bytes)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(context)
+    }
+}
+
+impl Endure for Remembering {
+    fn endure(&self, dead_after: Option<Duration>) {
+        self.told.lock().unwrap().push(dead_after);
+    }
+}
+
+/// The kernel does not tell a node that is slow to read from one that is gone, and would cut both.
+#[tokio::test]
+async fn a_node_that_reads_nothing_for_a_while_is_not_cut_for_it() {
+    let (pipe, mut far) = tokio::io::duplex(8);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let mut writer = Remembering { pipe, told: told.clone() };
+    let write = async |writer: &mut Remembering| {
+        write_some(writer, &[std::io::IoSlice::new(b"12345678")]).await.unwrap()
+    };
+    assert_eq!(write(&mut writer).await, 8);
+    assert_eq!(*told.lock().unwrap(), [], "nothing was slow");
+    let read = async {
+        while told.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut chunk = [0; 8];
+        tokio::io::AsyncReadExt::read_exact(&mut far, &mut chunk).await.unwrap();
+    };
+    let (written, ()) = tokio::join!(write(&mut writer), read);
+    assert_eq!(written, 8);
+    assert_eq!(*told.lock().unwrap(), [None, Some(CLIENT_DEAD_AFTER)]);
 }
 
 // ---- against a node that does what a test says ----
