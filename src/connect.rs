@@ -150,7 +150,7 @@ impl Dial {
         };
         match timeout_at(deadline, tokio::net::lookup_host(addr.host_and_port())).await {
             Ok(Ok(addrs)) => {
-                let dial = Dial::to(addrs, deadline);
+                let dial = Dial { begun, ..Dial::to(addrs, deadline) };
                 if dial.race.left() == 0 {
                     return unresolved(format!("{target} has no address"));
                 }
@@ -189,7 +189,8 @@ impl Dial {
                 Ok(None) => return None,
                 Err(_) => {
                     self.race.put_back();
-                    let within = since(self.begun);
+                    // What was allowed, not what was measured: the same words for the same thing.
+                    let within = rounded(self.deadline.saturating_duration_since(self.begun));
                     for addr in self.race.waiting.drain(..) {
                         let why = format!("no answer within {within:?}");
                         self.failures.push((addr, DialFailure::Unconnected(why)));

@@ -133,7 +133,10 @@ pub enum ConnectFailure {
     )]
     NotIntroduced(Duration),
     /// The connection ended before the introduction.
-    #[error("connected, but closed before the introduction: {0}")]
+    #[error(
+        "connected, but closed before the introduction ({0}): the node is stopping, or this is not \
+         its wire address (a TLS port closes so)"
+    )]
     Closed(String),
     /// It had no time to say more: another server was quicker.
     #[error("no introduction within {0:?}")]

@@ -155,7 +155,7 @@ async fn exchange(
         }
         reserve_for_read(buffer);
         if stream.read_buf(buffer).await.map_err(broken)? == 0 {
-            return Err(ConnectFailure::Closed("no word about why".to_owned()));
+            return Err(ConnectFailure::Closed("without a word".to_owned()));
         }
     };
     match Message::decode(frame) {

@@ -17,7 +17,7 @@ use super::link::tune;
 use super::reader::{IntroductionError, cut, read_hello, refuse};
 use crate::codes::RefuseCode;
 use crate::config::ClusterConfig;
-use crate::connect::{Dial, Stranger, nudge_at, nudged, since};
+use crate::connect::{Dial, Stranger, nudge_at, nudged};
 use crate::engine::SessionId;
 use crate::limits::{INTRODUCTION_TIMEOUT, READ_CHUNK_BYTES};
 use crate::wire::Message;
@@ -116,24 +116,27 @@ async fn introduce(
     hello: Hello,
     deadline: Instant,
 ) -> Result<Box<Introduced>, DialError> {
-    let connected = Instant::now();
     let (epoch, wanted) = (hello.epoch, hello.peer_id.clone());
     let (mut read, mut write) = stream.into_split();
     let mut buffer = BytesMut::with_capacity(READ_CHUNK_BYTES);
     let frame = Message::Hello(hello).encode().to_bytes();
     let exchange = async {
-        if let Err(error) = write.write_all(&frame).await {
-            return Err(IntroductionError::Gone(error.to_string()));
+        if write.write_all(&frame).await.is_err() {
+            return Err(IntroductionError::Gone);
         }
         read_hello(&mut read, &mut buffer).await
     };
-    let unreachable = |reason| Err(DialError::Unreachable(reason));
+    let unreachable = |reason: String| Err(DialError::Unreachable(reason));
     let (code, reason) = match timeout_at(nudge_at(deadline), exchange).await {
         Err(_) => {
             let said = nudged(tokio::io::join(read, write), deadline).await;
             return unreachable(match Stranger::of(&said) {
                 Some(stranger) => stranger.sentence(addr.port()),
-                None => format!("connected, but no introduction within {:?}", since(connected)),
+                None => {
+                    "connected, but no introduction: the node is frozen, or this is not its wire \
+                         address"
+                        .to_owned()
+                }
             });
         }
         Ok(Ok(hello)) if hello.role == Role::Secondary && hello.node_id == wanted => {
@@ -149,8 +152,13 @@ async fn introduce(
             (RefuseCode::WrongNode, format!("this is the {role} {id}, not the secondary {wanted}"))
         }
         Ok(Err(IntroductionError::Refused(refuse))) => return Err(DialError::Refused(refuse)),
-        Ok(Err(IntroductionError::Gone(reason))) => {
-            return unreachable(format!("connected, but closed before the introduction: {reason}"));
+        // However it says so, which may differ from one attempt to the next: it is one trouble.
+        Ok(Err(IntroductionError::Gone)) => {
+            return unreachable(
+                "connected, but closed before the introduction: the node is stopping, or this is not \
+                 its wire address (a TLS port closes so)"
+                    .to_owned(),
+            );
         }
         Ok(Err(IntroductionError::Refuse(code, reason))) => (code, reason),
     };

@@ -62,7 +62,7 @@ pub(super) enum IntroductionError {
     /// The peer refused us.
     Refused(Refuse),
     /// The connection ended.
-    Gone(String),
+    Gone,
 }
 
 /// Reads the peer's HELLO.
@@ -80,9 +80,9 @@ pub(super) async fn read_hello(
             }
             reserve_for_read(buffer);
             match socket.read_buf(buffer).await {
-                Ok(0) => return Err(IntroductionError::Gone("closed the connection".into())),
+                Ok(0) => return Err(IntroductionError::Gone),
                 Ok(_) => {}
-                Err(error) => return Err(IntroductionError::Gone(error.to_string())),
+                Err(_) => return Err(IntroductionError::Gone),
             }
         }
     };

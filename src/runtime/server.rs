@@ -281,7 +281,7 @@ async fn introduce(
             node.metrics.connection_refused(code);
             return reader::refuse(read, write, code, 0, &reason).await;
         }
-        Err(IntroductionError::Refused(_) | IntroductionError::Gone(_)) => return,
+        Err(IntroductionError::Refused(_) | IntroductionError::Gone) => return,
     };
     match (hello.role, node.role) {
         (codec::Role::Client, _) => {
