@@ -137,12 +137,16 @@ class Leader:
             previous = records[-1].prefix
         return records
 
+    def levels(self):
+        """As if two nodes held what is committed, and this one the rest."""
+        return levels(self.commit, max(self.end.seq, self.commit), self.commit)
+
     def frame(self, records, previous, **changes):
         """An APPEND of these records (or of raw bytes) behind a prefix."""
         tail = records if isinstance(records, bytes) else b"".join(record.raw for record in records)
         said = dict(
             epoch=self.epoch, first=previous.seq + 1, count=len(records), previous_epoch=previous.epoch,
-            previous_digest=previous.digest, levels=levels(self.commit, self.end.seq, self.commit))
+            previous_digest=previous.digest, levels=self.levels())
         return Message("APPEND", tail=tail, **(said | changes))
 
     def send(self, records, previous=None, **changes):
@@ -157,7 +161,7 @@ class Leader:
 
     def heartbeat(self, **changes):
         self.heartbeats += 1
-        said = dict(epoch=self.epoch, number=self.heartbeats, levels=levels(self.commit, self.end.seq, self.commit))
+        said = dict(epoch=self.epoch, number=self.heartbeats, levels=self.levels())
         self.connection.send(Message("HEARTBEAT", **(said | changes)))
 
     def heartbeats_answered(self):
