@@ -2,6 +2,8 @@
 """What `tools/disk_ci` runs: full disks, failing syncs, and deaths at any system call that changes the disk.
 
     full-master, full-secondary     the data directory is a small file system that fills up and is freed again
+    small-disks                     one of 4 to 24 MiB takes entries for most of its size, and its node starts on it when it is full
+    shared-disk                     a master and a secondary fill the same file system
     eio-master, eio-secondary       fdatasync fails with EIO from the N-th call on
     kill-master, kill-secondary     SIGKILL at the n-th pwritev, fdatasync, rename and so on of a thread, n = 1, 2, 3 …
 """
@@ -42,11 +44,11 @@ def expect(condition, text):
 class SmallDisk:
     """A file system in memory with a ballast that can be thrown off."""
 
-    def __init__(self, path):
+    def __init__(self, path, mib=DISK_MIB, ballast_mib=BALLAST_MIB):
         self.path = path
         path.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", path], check=True)
-        (path / "ballast").write_bytes(bytes(BALLAST_MIB * MIB))
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", path], check=True)
+        (path / "ballast").write_bytes(bytes(ballast_mib * MIB))
 
     def free(self):
         (self.path / "ballast").unlink()
@@ -82,11 +84,65 @@ def full_master(binary, top):
             return f"{count} entries until it was full, {len(cluster.answered)} after it was freed"
 
 
-def fill(cluster):
+def told(cluster, node):
+    """What a node says of its disk: the word in STATUS, and whether HEALTH has one."""
+    with cluster.client(node) as client:
+        health = client.ask("HEALTH")
+    return value(cluster.status(node)[0], "disk"), health.endswith(" disk=full")
+
+
+def small_disks(binary, top):
+    shares = []
+    for mib, least in ((4, 50), (8, 65), (16, 75), (24, 80)):
+        with SmallDisk(top / f"disk-{mib}", mib, 0) as disk:
+            settings = ["cluster.quorum=1", "limits.payload_max=1MiB"]
+            with Cluster(binary, top / f"nodes-{mib}", {"master": disk.path / "data"}, settings) as cluster:
+                refused = fill(cluster, "w=1", 20000)
+                expect(refused.startswith("REJECTED disk-full need="), f"{mib} MiB: {refused}")
+                need, free = int(value(refused, "need")), int(value(refused, "free"))
+                expect(free < need < 4 * MIB, f"{mib} MiB: {refused}")
+                share = len(cluster.answered) * 20000 * 100 // (mib * MIB)
+                expect(share >= least, f"{mib} MiB are full with entries for {share} %")
+                shares.append(f"{share} % of {mib} MiB")
+                wait_until("it to be told", lambda: told(cluster, "master") == ("full", True))
+                # A start needs next to nothing, and serves what is there.
+                cluster.nodes["master"].kill()
+                cluster.start("master")
+                wait_until("it to be told again", lambda: told(cluster, "master") == ("full", True))
+                with cluster.client() as client:
+                    expect(client.ask("GET 1").startswith("OK "), "a full master does not serve reads after a start")
+                (disk.path / "ballast").unlink()
+                subprocess.run(["mount", "-o", f"remount,size={mib + 8}m", disk.path], check=True)
+                with cluster.client() as client:
+                    wait_until("appends to go on", lambda: cluster.append(client, "w=3")[0].startswith("OK "))
+                wait_until("room to be told", lambda: told(cluster, "master") == ("ok", False))
+                cluster.check()
+    return ", ".join(shares)
+
+
+def shared_disk(binary, top):
+    with SmallDisk(top / "disk") as disk:
+        directories = {"master": disk.path / "master", "s1": disk.path / "s1"}
+        with Cluster(binary, top, directories, ["storage.segment_size=1MiB"]) as cluster:
+            with cluster.client() as client:
+                for _ in range(DISK_MIB * 16):
+                    reply = cluster.append(client, "w=3 timeout=2s", size=65536)[0]
+                    if not reply.startswith("OK "):
+                        break
+                expect(not reply.startswith("OK "), "never full")
+                for node in ("master", "s1", "s2"):
+                    expect(cluster.nodes[node].process.poll() is None, f"{node} ended on a full disk")
+                disk.free()
+                wait_until("appends to go on", lambda: cluster.append(client, "w=3 timeout=5s")[0].startswith("OK "))
+            cluster.check()
+            return f"{len(cluster.answered)} entries"
+
+
+def fill(cluster, options="w=2", size=65536):
     """Appends until one is refused, and returns the refusal."""
     with cluster.client() as client:
-        for _ in range(DISK_MIB * 16 + 1):
-            replies = cluster.append(client, "w=2", size=65536)
+        for _ in range(DISK_MIB * MIB // size + 1):
+            replies = cluster.append(client, options, size=size)
             if not replies or not replies[0].startswith("OK "):
                 return replies[0] if replies else "the master went"
     return "never refused"
@@ -289,6 +345,8 @@ def load(cluster, node, victim):
 SCENARIOS = {
     "full-master": full_master,
     "full-secondary": full_secondary,
+    "small-disks": small_disks,
+    "shared-disk": shared_disk,
     "eio-master": lambda binary, top: failing_sync(binary, top, "master"),
     "eio-secondary": lambda binary, top: failing_sync(binary, top, "s1"),
     "kill-master": lambda binary, top: killed(binary, top, "master"),

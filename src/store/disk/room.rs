@@ -146,9 +146,10 @@ impl Room {
         match work() {
             Err(error) if is_full(&error) && self.held.get() > RESERVE_CONTROL_BYTES => {
                 self.give_up(RESERVE_CONTROL_BYTES)?;
-                // Not taken back at once: what is written now needs it.
+                let done = work();
+                // Not taken back at once: what comes now needs it.
                 self.refuse(&error, self.wanted(0));
-                work()
+                done
             }
             done => done,
         }
@@ -159,9 +160,9 @@ impl Room {
         match self.with_reserve(&mut work) {
             Err(error) if is_full(&error) && self.held.get() > 0 => {
                 self.give_up(0)?;
-                self.refuse(&error, self.wanted(0));
                 let done = work();
                 self.take_control();
+                self.refuse(&error, self.wanted(0));
                 done
             }
             done => done,
