@@ -167,6 +167,28 @@ fn what_was_let_in_before_the_limit_fell_goes_into_another_file() {
     is_the_made_log(&open_with(&fs, options(64 * MIB)).reader(), last);
 }
 
+/// On some file systems it is a write that finds no room, not the call that asks for it.
+#[test]
+fn what_was_let_in_is_written_also_where_no_room_can_be_reserved() {
+    for mib in [4, 8] {
+        let fs = FaultyFs::new(mib);
+        fs.reserve_nothing();
+        fs.set_budget(Some(mib * MIB));
+        let mut log = open_with(&fs, options(64 * MIB));
+        let shortage = fill(&mut log, 10_000, u64::MAX).unwrap();
+        assert!(log.bounds().bytes > (mib - 2) * MIB, "{} bytes", log.bounds().bytes);
+        let identity = Identity { epoch: Epoch::new(5), ..Identity::default() };
+        assert_eq!(log.set_identity(identity), Ok(()), "a promise has room");
+        fs.set_budget(Some(mib * MIB + shortage.need + MIB));
+        assert_eq!(fill(&mut log, 10_000, 30), None);
+        let bounds = log.bounds();
+        log.sync_now();
+        drop(log);
+        fs.crash();
+        assert_eq!(open_with(&fs, options(64 * MIB)).bounds(), bounds);
+    }
+}
+
 /// A file system can have bytes and no more names.
 #[test]
 fn without_a_name_for_the_next_segment_the_last_one_goes_on() {

@@ -202,6 +202,64 @@ fn a_wiped_master_without_room_for_its_log_waits_for_it() {
     assert_eq!(cluster.wait_equal_lists().entries.len(), 101);
 }
 
+/// What another reign numbered otherwise is kept aside before it leaves the log. Where it cannot be kept
+/// it stays, and the node says so: it does not end, and nothing is thrown away.
+#[test]
+fn a_secondary_without_room_to_keep_aside_what_differs_waits_for_it() {
+    let mut cluster = on_disk(4).start();
+    cluster.client().ok("APPEND w=5 common");
+    cluster.master.process.signal("TERM");
+    assert_eq!(cluster.master.process.wait_exit(), Some(0));
+    let (dir, before) = (cluster.dir("master"), cluster.dir("before"));
+    fs::create_dir(&before).expect("a directory can be made");
+    for file in fs::read_dir(&dir).expect("the directory is there") {
+        let file = file.expect("an entry").path();
+        fs::copy(&file, before.join(file.file_name().expect("a name"))).expect("a copy");
+    }
+    cluster.kill("s3");
+    cluster.kill("s4");
+    cluster.start_master_with(&[]);
+    cluster.wait_mode("normal");
+    // On two of five nodes, and so not committed.
+    cluster.client_of("s2").ok("FAIL before count=1000000");
+    let payload = "x".repeat(50_000);
+    let mut client = cluster.client();
+    for number in 0..70 {
+        client.ok(&format!("APPEND w=2 {number} {payload}"));
+    }
+    cluster.kill("s1");
+    cluster.kill("s2");
+    cluster.master.process.kill();
+    fs::remove_dir_all(&dir).expect("the directory can be removed");
+    fs::rename(&before, &dir).expect("a directory can be moved");
+    for id in ["s2", "s3", "s4"] {
+        cluster.start(id);
+    }
+    cluster.start_master_with(&[]);
+    cluster.wait_mode("normal");
+    let mut client = cluster.client();
+    client.ok("APPEND w=4 other");
+
+    cluster.master.process.pause();
+    cluster.start("s1");
+    cluster.node("s1").process.limit_files(Some(FILE_BYTES_MAX));
+    cluster.master.process.resume();
+    let mut s1 = cluster.client_of("s1");
+    wait_until("the master to hear why s1 is not counted", || {
+        let status = client.status();
+        let error = status.secondary("s1").get("error").to_owned();
+        error.contains("no room on this node's disk to keep aside").then_some(())
+    });
+    assert_told(&mut s1, true);
+    assert_eq!(s1.list("").entries.len(), 71, "nothing is thrown away");
+    client.ok("APPEND w=4 others go on");
+    cluster.node("s1").process.limit_files(None);
+    client.ok("WAIT 3 w=5 timeout=60s");
+    assert_eq!(s1.list("").payloads(), ["common", "other", "others go on"]);
+    let kept = fs::read_dir(cluster.dir("s1").join("aside")).expect("what differs is kept");
+    assert_eq!(kept.count(), 1);
+}
+
 /// A segment is written anew to mend it: without room for that nothing is lost, it is tried again, and
 /// neither log is filled with it.
 #[test]

@@ -46,6 +46,8 @@ struct World {
     file_bytes_max: Option<u64>,
     /// No new name is to be had.
     names_full: bool,
+    /// It can only lengthen files, and takes room when they are written.
+    reserves_nothing: bool,
     /// Handles that were not dropped, and the most there were at once.
     open: usize,
     open_most: usize,
@@ -196,6 +198,7 @@ impl FaultyFs {
             full: io::ErrorKind::StorageFull,
             file_bytes_max: None,
             names_full: false,
+            reserves_nothing: false,
             open: 0,
             open_most: 0,
             bytes_read: 0,
@@ -276,6 +279,11 @@ impl FaultyFs {
     /// No file may be longer; `None` has no end.
     pub fn set_file_bytes_max(&self, max: Option<u64>) {
         self.world().file_bytes_max = max;
+    }
+
+    /// From now on no room can be reserved by a call, as on some file systems of networks.
+    pub fn reserve_nothing(&self) {
+        self.world().reserves_nothing = true;
     }
 
     /// Whether the directory takes no more names.
@@ -638,13 +646,20 @@ impl FsFile for FaultyFile {
         self.operate(|world| {
             let error = world.full_error(len);
             let allowed = world.file_bytes_max.unwrap_or(u64::MAX).min(len);
-            if allowed < len || world.grow(self.id, len) < len {
+            if allowed < len || !world.reserves_nothing && world.grow(self.id, len) < len {
                 return Err(error);
             }
             let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;
             inode.set_len(inode.len.max(len));
             Ok(())
         })
+    }
+
+    fn occupy(&self, len: u64) -> io::Result<()> {
+        self.allocate(len)?;
+        let mut world = self.fs.world();
+        let error = world.full_error(len);
+        if world.grow(self.id, len) < len { Err(error) } else { Ok(()) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

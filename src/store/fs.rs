@@ -80,6 +80,10 @@ pub trait FsFile: Send + Sync {
     /// Reserves room for the bytes up to `len`; what was not written reads as zeros. The file is at
     /// least so long afterwards.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// The same, and the room is really there: where a file system cannot reserve any, it is written.
+    fn occupy(&self, len: u64) -> io::Result<()> {
+        self.allocate(len)
+    }
     /// Cuts the file, or lengthens it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Which file this is.
@@ -271,7 +275,8 @@ impl Fs for RealFs {
     }
 
     fn free_bytes(&self, dir: &Path) -> Option<u64> {
-        let system = rustix::fs::statvfs(dir).ok()?;
+        // Some have no size at all.
+        let system = rustix::fs::statvfs(dir).ok().filter(|system| system.f_blocks > 0)?;
         Some(system.f_bavail.saturating_mul(system.f_frsize))
     }
 
@@ -348,9 +353,18 @@ impl FsFile for File {
     fn allocate(&self, len: u64) -> io::Result<()> {
         match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
-            // Not every file system can: zeros take the room as well.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_zeros(self, len),
+            // Not every file system can: then the first write of each byte finds out.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                if FsFile::len(self)? < len { File::set_len(self, len) } else { Ok(()) }
+            }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    fn occupy(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, len) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_zeros(self, len),
+            done => Ok(done?),
         }
     }
 

@@ -84,7 +84,7 @@ impl Room {
 
     /// Makes the file so long. What a failed try took does not stay: others need it.
     fn hold(&self, bytes: u64) -> io::Result<()> {
-        if let Err(error) = self.file.allocate(bytes) {
+        if let Err(error) = self.file.occupy(bytes) {
             let _ = self.file.set_len(self.held.get());
             return Err(error);
         }

@@ -314,12 +314,16 @@ impl DiskLog {
         } else {
             Vec::new()
         };
-        if let Err(error) = active.file.write_at(&[&mark, run.bytes()], active.end) {
-            // A part may have been written, and must not look like entries later.
-            let cut = active.file.set_len(active.end);
-            active.allocated = active.end;
-            return Err(cut.err().filter(|_| is_full(&error)).unwrap_or(error));
-        }
+        // Where no room can be reserved, it is the write that finds none.
+        let written = self.room.with_reserve(|| {
+            active.file.write_at(&[&mark, run.bytes()], active.end).map_err(|error| {
+                // A part may have been written, and must not look like entries later.
+                let cut = active.file.set_len(active.end);
+                active.allocated = active.end;
+                cut.err().filter(|_| is_full(&error)).unwrap_or(error)
+            })
+        });
+        written?;
         if !mark.is_empty() {
             active.marked = Some(durable);
         }
