@@ -385,6 +385,11 @@ fn a_second_terminate_changes_nothing_and_a_second_interrupt_ends_at_once() {
         });
         assert_eq!(exit, Some(code), "{signal}");
         assert!(begun.elapsed() < STOP, "{signal}: {:?}", begun.elapsed());
+        let last = node.log().pop().expect("a last line");
+        match code {
+            0 => assert!(last.contains("stopped"), "{last}"),
+            _ => assert!(last.contains("interrupted again") && last.contains("130"), "{last}"),
+        }
     }
 }
 

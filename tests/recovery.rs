@@ -118,8 +118,15 @@ fn the_operator_accepts_a_loss_by_naming_the_last_entry() {
     cluster.start_master_with(&["--accept-data-loss", "2"]);
     cluster.wait_mode("normal");
     assert_eq!(cluster.client().list("").payloads(), ["one", "two"]);
-    cluster.master.process.wait_for_log_line(&["accepted"]);
+    cluster.master.process.wait_for_log_line(&["WARN", "the operator accepted it", "accepted=2"]);
     assert_eq!(cluster.client().ok("APPEND w=3 three").number("seq"), 3);
+    // Where enough answer, nothing is lost, and nobody is told that it is.
+    cluster.restart_master();
+    cluster.wait_mode("normal");
+    cluster.master.process.kill();
+    cluster.start_master_with(&["--accept-data-loss", "2"]);
+    cluster.wait_mode("normal");
+    cluster.master.process.wait_for_log_line(&["INFO", "--accept-data-loss was not needed"]);
 }
 
 /// A master whose log was lost begins a new one with whoever answers, if that is a quorum. Nobody can

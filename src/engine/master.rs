@@ -79,6 +79,8 @@ pub struct Master {
     led: Option<Seq>,
     /// A secondary promised this epoch to another process.
     taken: bool,
+    /// See [`Master::loss_accepted`].
+    loss_accepted: bool,
     log_id: Option<LogId>,
     epoch: Epoch,
     mode: Mode,
@@ -125,6 +127,7 @@ impl Master {
             shortage: None,
             led: None,
             taken: false,
+            loss_accepted: false,
             log_id: None,
             epoch: Epoch::ZERO,
             mode: Mode::Recovering,
@@ -195,16 +198,6 @@ impl Master {
             let numbers = waiter.range.first.number()..waiter.range.end.number();
             numbers.map(move |number| (waiter, Seq::new(number)))
         })
-    }
-
-    /// Nodes present: the master, and every secondary whose introduction was accepted and that is
-    /// not unhealthy.
-    pub fn present(&self) -> usize {
-        let present = |progress: &&Progress| {
-            progress.accepted && progress.health.health() != Health::Unhealthy
-        };
-        let own = usize::from(!active(Bug::QuorumWithoutMaster));
-        own + self.secondaries.iter().filter(present).count()
     }
 
     /// Which nodes hold `seq` at a level, the master included.

@@ -97,7 +97,10 @@ pub enum Verdict {
     /// More answers are needed.
     Wait,
     /// The own log is the longest: lead.
-    Lead,
+    Lead {
+        /// Too few promised to prove that nothing is missing: the operator accepted that.
+        loss_accepted: bool,
+    },
     /// The tail of this secondary's log is to be adopted first.
     Adopt {
         /// Whose.
@@ -138,12 +141,13 @@ pub fn judge_promises(
     let counted = counted + usize::from(active(Bug::LeadsWithTooFew));
     let last = ahead.map_or(own.last, |(_, facts)| facts.stored);
     let overridden = accept_loss.is_some_and(|accepted| waited && last >= accepted);
-    if counted < needed(1 + secondaries.len(), quorum, own_loss) && !overridden {
+    let too_few = counted < needed(1 + secondaries.len(), quorum, own_loss);
+    if too_few && !overridden {
         return Verdict::Wait;
     }
     match ahead {
         Some((at, _)) => Verdict::Adopt { from: NodeIndex::secondary(at) },
-        None => Verdict::Lead,
+        None => Verdict::Lead { loss_accepted: too_few },
     }
 }
 

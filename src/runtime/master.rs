@@ -650,7 +650,11 @@ impl MasterDriver {
             Effect::BeginReign { epoch, last } => {
                 info!(%epoch, seq = %last, "leads");
                 if let Some(accepted) = self.engine.config().accept_data_loss {
-                    warn!(%accepted, seq = %last, "what may have followed is lost: the operator accepted it");
+                    if self.engine.loss_accepted() {
+                        warn!(%accepted, seq = %last, "what may have followed is lost: the operator accepted it");
+                    } else {
+                        info!(%accepted, seq = %last, "nothing is lost: --accept-data-loss was not needed");
+                    }
                 }
             }
             Effect::HealthChanged { of, from, to } => {

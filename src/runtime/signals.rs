@@ -27,7 +27,7 @@ use super::service_manager;
 use crate::logging;
 
 /// What a shell reports of a process that SIGINT ended.
-const INTERRUPTED: i32 = 130;
+const INTERRUPTED: u8 = 130;
 
 /// A wrapper that passes Ctrl-C on makes two of one: for so long they are one.
 const SAME_INTERRUPT: Duration = Duration::from_millis(500);
@@ -76,8 +76,9 @@ impl Signals {
         stop.cancel();
         while self.interrupt.recv().await.is_some() {
             if asked.elapsed() > SAME_INTERRUPT {
-                logging::flush();
-                std::process::exit(INTERRUPTED);
+                let reason = "interrupted again while it stopped, so it ends at once";
+                logging::last_word(INTERRUPTED, &reason);
+                std::process::exit(INTERRUPTED.into());
             }
         }
     }

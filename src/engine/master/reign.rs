@@ -54,6 +54,11 @@ impl Master {
         awaited.map(|(at, _)| NodeIndex::secondary(at)).collect()
     }
 
+    /// Whether this reign began although too few answered to prove that nothing is missing.
+    pub fn loss_accepted(&self) -> bool {
+        self.loss_accepted
+    }
+
     /// What the operator accepted to lose lies beyond all that is known, so that nothing follows from
     /// it: the entry that was named, and the last one there is.
     pub fn accepted_beyond(&self) -> Option<(Seq, Seq)> {
@@ -246,7 +251,10 @@ impl Master {
         );
         match verdict {
             Verdict::Wait => {}
-            Verdict::Lead => self.lead(now),
+            Verdict::Lead { loss_accepted } => {
+                self.loss_accepted = loss_accepted;
+                self.lead(now);
+            }
             // Only another master can have written it, after this one led.
             Verdict::Adopt { from } if self.led.is_some() => self.be_deposed(from, self.epoch),
             Verdict::Adopt { from } => {
@@ -497,6 +505,15 @@ impl Master {
         // What it holds counts no more: the levels must say so before anybody asks.
         self.update_levels();
         self.update_mode();
+    }
+    /// Nodes present: the master, and every secondary whose introduction was accepted and that is
+    /// not unhealthy.
+    pub fn present(&self) -> usize {
+        let present = |progress: &&Progress| {
+            progress.accepted && progress.health.health() != Health::Unhealthy
+        };
+        let own = usize::from(!active(Bug::QuorumWithoutMaster));
+        own + self.secondaries.iter().filter(present).count()
     }
 
     pub(super) fn update_mode(&mut self) {
