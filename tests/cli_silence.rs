@@ -121,6 +121,9 @@ fn each_server_that_was_tried_in_vain_is_named_with_what_it_did() {
         let finished = soon(&[master, s1], verb);
         assert_says(&finished, &[&format!("{master}: no introduction within"), "going on with s1"]);
     }
+    let servers = format!("{master},{s1}");
+    let tail = Process::spawn("tail", replog_cli(["--server", &servers, "tail", "-f"]));
+    tail.wait_for_log_line(&[&format!("{master}: no introduction within"), "going on with s1"]);
 }
 
 /// The first server that answers is a secondary: the master it names is asked.
@@ -147,7 +150,7 @@ fn what_changes_nothing_is_asked_of_the_next_server() {
     run_to_end(command, (lines.join("\n") + "\n").as_bytes()).expect_code(0);
     let expected: Vec<String> =
         (1..).zip(&lines).map(|(seq, line)| format!("{seq} {line}")).collect();
-    for verb in ["list", "tail"] {
+    let freeze = |verb: &'static str| {
         // Slow, so that it freezes in the middle of the entries.
         let proxy = Proxy::to(loopback(), cluster.node("s1").ready.wire);
         proxy.delay(Duration::from_millis(20));
@@ -162,7 +165,12 @@ fn what_changes_nothing_is_asked_of_the_next_server() {
         assert_eq!(reading.wait_exit(), Some(0), "{verb}");
         assert!(reading.stdout() == expected, "{verb}: an entry is missing or comes twice");
         reading.wait_for_log_line(&["silent for", "asking", &master.to_string()]);
-    }
+    };
+    std::thread::scope(|scope| {
+        ["list", "tail"]
+            .map(|verb| scope.spawn(move || freeze(verb)))
+            .map(|thread| thread.join().expect("the entries come from the next server"))
+    });
 }
 
 #[test]

@@ -162,7 +162,7 @@ pub(super) fn limit_of(timeout: Option<Patience>) -> Option<Duration> {
 }
 
 /// A server that failed at once costs nothing and is not worth a word while there is another.
-fn say_who_was_slow(client: &Client) {
+pub(super) fn say_who_was_slow(client: &Client) {
     let slow = client.unreached().iter().filter(|(_, why)| {
         matches!(why, ConnectFailure::NotIntroduced(_) | ConnectFailure::Overtaken(_))
     });

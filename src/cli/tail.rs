@@ -2,7 +2,7 @@
 
 use super::interrupt::Interrupts;
 use super::output::{Form, Stdout, Stop, refused};
-use super::servers::{Rarely, Servers, Trouble};
+use super::servers::{Rarely, Servers, Trouble, say_who_was_slow};
 use super::{Exit, complain, connect_options, unreachable};
 use crate::client::{Client, FollowError, FollowEvent, Follower, ReadError, TailStart, end_of_log};
 use crate::types::{Level, LogId, Seq, SeqRange};
@@ -73,7 +73,12 @@ pub(super) async fn follow(
     tokio::select! {
         exit = async {
             match follower.await {
-                Ok(follower) => print_events(follower, form).await,
+                Ok(follower) => {
+                    if let Some(client) = follower.client() {
+                        say_who_was_slow(client);
+                    }
+                    print_events(follower, form).await
+                }
                 Err(error) => follow_failed(&error, form),
             }
         } => exit,

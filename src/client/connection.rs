@@ -425,6 +425,7 @@ async fn write(
             shared.work.notified().await;
             continue;
         }
+        shared.note_writing(outgoing);
         let mut slices = Vec::with_capacity(WRITE_SLICES_MAX);
         for item in &*outgoing {
             if slices.len() >= WRITE_SLICES_MAX {
@@ -461,6 +462,13 @@ pub(super) async fn write_some(
 }
 
 impl Shared {
+    /// The front is to be written now: somebody who takes nothing of it is not waited for either.
+    fn note_writing(&self, outgoing: &VecDeque<Outgoing>) {
+        if let Some((timeout, _)) = outgoing.front().and_then(|front| front.timed) {
+            self.lock().requests.timeouts.sending(Some(timeout), Instant::now());
+        }
+    }
+
     /// Takes what was written off the front of `outgoing`. A frame counts as sent when all of it
     /// is: the node does nothing with a part.
     fn note_written(&self, outgoing: &mut VecDeque<Outgoing>, mut written: usize) {
@@ -480,8 +488,9 @@ impl Shared {
         }
         let mut state = self.lock();
         state.sent_end = state.sent_end.max(sent_end);
+        let now = Instant::now();
+        state.requests.timeouts.sending(None, now);
         if !timed.is_empty() {
-            let now = Instant::now();
             timed
                 .iter()
                 .for_each(|&(after, count)| state.requests.timeouts.sent(after, count, now));

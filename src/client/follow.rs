@@ -186,6 +186,14 @@ impl Follower {
         self.next
     }
 
+    /// The connection on which it follows now.
+    pub fn client(&self) -> Option<&Client> {
+        match &self.state {
+            State::Following(following) => Some(&following.client),
+            State::Apart => None,
+        }
+    }
+
     /// What happens next. Cancel safe.
     ///
     /// # Errors

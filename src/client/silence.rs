@@ -145,6 +145,8 @@ impl Pulse {
 pub(super) struct Timeouts {
     /// By timeout. Invariant: `unanswered > 0`.
     groups: BTreeMap<Duration, Group>,
+    /// The timeout of what the socket is to take now, and when it last took a part.
+    sending: Option<(Duration, Instant)>,
 }
 
 #[derive(Debug)]
@@ -156,7 +158,12 @@ struct Group {
 }
 
 impl Timeouts {
-    /// So many requests with this timeout were handed to the socket.
+    /// A request with this timeout, if it has one, is being handed to the socket.
+    pub(super) fn sending(&mut self, timeout: Option<Duration>, now: Instant) {
+        self.sending = timeout.map(|timeout| (timeout, now));
+    }
+
+    /// So many requests with this timeout were handed to the socket whole.
     pub(super) fn sent(&mut self, timeout: Duration, count: u64, now: Instant) {
         let group = self.groups.entry(timeout);
         group.or_insert(Group { unanswered: 0, since: now }).unanswered += count;
@@ -176,15 +183,17 @@ impl Timeouts {
     /// We were away: what came meanwhile has not been read.
     pub(super) fn excuse(&mut self, now: Instant) {
         self.groups.values_mut().for_each(|group| group.since = group.since.max(now));
+        self.sending = self.sending.map(|(timeout, _)| (timeout, now));
     }
 
     /// When the first of them is overdue, and for how long it will then have waited.
     pub(super) fn due(&self) -> Option<(Instant, Duration)> {
-        let due = |(timeout, group): (&Duration, &Group)| {
+        let due = |(timeout, since): (Duration, Instant)| {
             let patience = timeout.checked_add(ANSWER_MARGIN)?;
-            Some((group.since.checked_add(patience)?, patience))
+            Some((since.checked_add(patience)?, patience))
         };
-        self.groups.iter().filter_map(due).min()
+        let sent = self.groups.iter().map(|(&timeout, group)| (timeout, group.since));
+        sent.chain(self.sending).filter_map(due).min()
     }
 }
 

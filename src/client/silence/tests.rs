@@ -97,6 +97,11 @@ fn an_answer_is_overdue_a_margin_after_its_timeout() {
     timeouts.answered(SECOND, 2, start + 4 * SECOND);
     let patience = 10 * SECOND + ANSWER_MARGIN;
     assert_eq!(timeouts.due(), Some((start + patience, patience)));
+    // What is being sent counts from when the socket last took a part of it.
+    timeouts.sending(Some(SECOND), start + 5 * SECOND);
+    let earlier = SECOND + ANSWER_MARGIN;
+    assert_eq!(timeouts.due(), Some((start + 5 * SECOND + earlier, earlier)));
+    timeouts.sending(None, start + 6 * SECOND);
     timeouts.sent(Duration::MAX, 1, start);
     assert_eq!(timeouts.due(), Some((start + patience, patience)), "that one has no end");
 }
@@ -348,6 +353,19 @@ async fn of_a_stream_of_appends_to_a_frozen_node_the_unsent_ones_come_back() {
     let (pushed, (sent, unsent)) = tokio::join!(feed, collect);
     assert!(sent > 0 && unsent > 0 && sent + unsent == pushed, "{sent} + {unsent} of {pushed}");
     assert_eq!(outcomes.take_unsent().len() as u64, unsent);
+    drop(peer);
+}
+
+/// The socket takes only a part of it: the node can do nothing with that.
+#[tokio::test]
+async fn an_entry_that_a_frozen_node_took_in_part_was_not_sent_and_is_given_up_all_the_same() {
+    let (client, peer) = pair().await;
+    let timeout = Some(Patience::For(Duration::ZERO));
+    let options = AppendOptions { timeout, ..Default::default() };
+    let payload = vec![b'x'; 16 << 20];
+    let append = client.append(payload.into(), options).await.unwrap();
+    let lost = append.await.unwrap_err();
+    assert!(!lost.maybe_applied() && matches!(lost.reason, LostReason::Overdue(_)), "{lost}");
     drop(peer);
 }
 
