@@ -266,6 +266,10 @@ pub const REPAIR_RETRY: Duration = Duration::from_secs(10);
 
 const _: () = {
     assert!(NODES_MAX <= 128, "NodeSet has 128 bits");
+    assert!(
+        STOP_TIMEOUT.as_millis() + LOG_FLUSH_TIMEOUT.as_millis() < 5000,
+        "clients and log lines that nobody takes leave a node time to stop within five seconds"
+    );
     assert!(RUN_BYTES_MAX < FRAME_BODY_BYTES_MAX);
     assert!(
         PAYLOAD_BYTES_MAX + RECORD_HEADER_BYTES + RECORD_PRODUCER_BYTES_MAX + 4096
