@@ -107,11 +107,15 @@ impl Model {
         before.truncate(last);
         self.entries = before;
         self.floor = last;
-        if self.next_identity.as_ref() == Some(log.identity()) {
+        let settled = log.identity().settled;
+        let next = self.next_identity.clone().map(|next| Identity { settled, ..next });
+        if next.as_ref() == Some(log.identity()) {
             self.identity = log.identity().clone();
         }
         self.next_identity = None;
-        let found = Identity { vouches: self.identity.vouches, ..log.identity().clone() };
+        // A loss takes these two back, and entries raise the second.
+        let Identity { vouches, settled, .. } = self.identity;
+        let found = Identity { vouches, settled, ..log.identity().clone() };
         assert_eq!(found, self.identity, "{context}");
     }
 }

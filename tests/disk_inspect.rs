@@ -30,6 +30,7 @@ fn filled(dir: &Path, entries: u64, clean: bool) {
         log_id: Some(LogId::new([0xAB; 16])),
         epoch: Epoch::new(2),
         run_id: RunId::new(0x1234),
+        settled: Epoch::new(1),
         commit: Seq::new(5),
         vouches: true,
     })

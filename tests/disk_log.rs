@@ -8,6 +8,9 @@ mod common_disk;
 use std::sync::Arc;
 
 use common_disk::{Events, append, is_the_made_log, open, options, options_with, run_after};
+use std::path::Path;
+
+use replog::store::faulty::FaultyFs;
 use replog::store::fs::RealFs;
 use replog::store::{DiskEvent, DiskLog, Fsync, Identity, LogStore, OpenError, StoreError};
 use replog::types::{Epoch, LogId, RunId, Seq, SeqRange};
@@ -19,6 +22,7 @@ fn what_was_appended_is_there_again_after_a_clean_stop() {
         log_id: Some(LogId::new([7; 16])),
         epoch: Epoch::new(3),
         run_id: RunId::new(9),
+        settled: Epoch::new(30),
         commit: Seq::new(500),
         vouches: true,
     };
@@ -201,4 +205,43 @@ fn readers_beside_the_writer_see_only_what_is_right_and_find_no_damage() {
     assert_eq!((damage, log.damage()), (None, vec![]));
     let last = log.bounds().last;
     is_the_made_log(&log.reader(), last);
+}
+
+/// What a node has settled is worth nothing beyond what it still has.
+#[test]
+fn a_loss_sets_the_settled_epoch_back_to_that_of_the_last_whole_entry() {
+    let fs = FaultyFs::new(3);
+    let open_it = || {
+        open(fs.clone(), Path::new("/data"), options_with(4096, Fsync::Never), &Events::default())
+    };
+    let mut log = open_it().log;
+    append(&mut log, 100, 5);
+    let settled = Epoch::new(30);
+    log.set_identity(Identity { settled, ..log.identity().clone() }).unwrap();
+    drop(log);
+    fs.kill();
+    let log = open_it().log;
+    assert_eq!(log.identity().settled, settled, "a process that was killed lost nothing");
+    drop(log);
+    fs.crash();
+    let opened = open_it();
+    assert!(opened.recovery.machine_loss_possible);
+    let last = opened.log.bounds();
+    assert_eq!(opened.log.identity().settled, last.tail.epoch);
+    drop(opened);
+    fs.kill();
+    assert_eq!(open_it().log.identity().settled, last.tail.epoch, "and that is kept");
+}
+
+/// A directory of an older version does not say what it has settled: at least what its entries tell.
+#[test]
+fn whoever_has_an_entry_has_settled_its_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(RealFs, dir.path(), options(), &Events::default()).log;
+    assert_eq!(log.identity().settled, Epoch::ZERO);
+    append(&mut log, 100, 5);
+    log.close();
+    drop(log);
+    let log = open(RealFs, dir.path(), options(), &Events::default()).log;
+    assert_eq!(log.identity().settled, common_disk::epoch(100));
 }

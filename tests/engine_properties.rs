@@ -492,6 +492,7 @@ impl World {
                             run_id: of.engine.run_id(),
                             stored: of.engine.stored(),
                             tail: of.prefix_id(of.engine.stored()),
+                            settled: of.engine.settled(of.prefix_id(of.engine.stored()).epoch),
                             ours: None,
                             commit: of.engine.levels().commit,
                             vouches: of.engine.vouches(),

@@ -16,8 +16,8 @@ use replog::engine::progress::Link;
 use replog::engine::ranges::RangeSet;
 use replog::engine::secondary::{Holdings, MasterHello};
 use replog::engine::{
-    AckFacts, Answer, Arrival, Effect, HelloFacts, Levels, Master, MasterConfig, OwnLog, Secondary,
-    SecondaryEffect, SessionId, Submission, Token, Verdict,
+    AckFacts, Answer, Arrival, Effect, HelloFacts, Levels, Master, MasterConfig, OwnLog, Reign,
+    Secondary, SecondaryEffect, SessionId, Submission, Token, Verdict,
 };
 use replog::types::{
     Digest, Epoch, LogId, NodeIndex, NodeSet, PrefixId, RoomLimit, RunId, Seq, SeqRange, Shortage,
@@ -27,6 +27,8 @@ use replog::types::{
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/testdata/engine");
 const ENTRY_BYTES: usize = 100;
 const RUN: RunId = RunId::new(7);
+/// What a secondary has settled in a script that does not ask: there is nothing left to settle.
+const SETTLED: Epoch = Epoch::new(u64::MAX);
 
 /// One command: a verb, plain words, and options with a value.
 struct Command<'a> {
@@ -161,11 +163,13 @@ impl MasterSide {
             bootstrap: command.has("bootstrap"),
             accept_data_loss: command.seq("accept"),
         };
+        let tail_epoch = Epoch::new(command.number("tail").unwrap_or(0));
         let own = OwnLog {
             log_id: command.option("log", log_id).flatten(),
             epoch: Epoch::new(command.number("epoch").unwrap_or(0)),
             last: command.seq("last").unwrap_or_default(),
-            tail_epoch: Epoch::new(command.number("tail").unwrap_or(0)),
+            tail_epoch,
+            settled: command.number("settled").map_or(tail_epoch, Epoch::new),
             commit: command.seq("commit").unwrap_or_default(),
             whole: command.has("whole"),
         };
@@ -339,7 +343,11 @@ impl MasterSide {
         let history = command.options.remove("history").unwrap_or("a");
         let mut tail = prefix_id(history, stored);
         tail.epoch = command.number("tail").map_or(tail.epoch, Epoch::new);
+        // Whoever answers a reign has settled it, unless a script says otherwise.
+        let leads = self.engine.reign() == Reign::Leading;
+        let settled = if leads { self.engine.epoch() } else { tail.epoch };
         let facts = HelloFacts {
+            settled: command.number("settled").map_or(settled, Epoch::new),
             log_id: command.option("log", log_id).unwrap_or(own(leading, self.engine.log_id())),
             epoch: command
                 .number("epoch")
@@ -412,10 +420,11 @@ impl MasterSide {
                     self.line("log", "sync", &format!("up to {up_to}"));
                 }
                 Effect::Answer(answer) => self.answer(answer),
-                Effect::Keep { log_id, epoch, vouches } => {
+                Effect::Keep { log_id, epoch, settled, vouches } => {
                     let id = log_id.bytes()[0] as char;
                     let sure = if vouches { "" } else { " unsure" };
-                    self.line("log", "keep", &format!("log={id} epoch={epoch}{sure}"));
+                    let kept = format!("log={id} epoch={epoch} settled={settled}{sure}");
+                    self.line("log", "keep", &kept);
                 }
                 Effect::SetAside { from } => self.line("log", "aside", &format!("from {from}")),
                 Effect::Fetch { from, session, range } => {
@@ -569,12 +578,14 @@ struct SecondarySide {
 impl SecondarySide {
     fn new(command: &mut Command) -> Self {
         let last = command.seq("last").unwrap_or_default();
+        let settled = command.number("settled").map(Epoch::new);
         let own = Holdings {
             log_id: command.option("log", log_id).flatten(),
             epoch: Epoch::new(command.number("epoch").unwrap_or(0)),
             run_id: command.number("run").map_or(RUN, RunId::new),
             last,
             tail: prefix_id("a", last),
+            settled: settled.unwrap_or(SETTLED),
             commit: command.seq("commit").unwrap_or_default(),
             vouches: command.has("vouches"),
         };
@@ -748,11 +759,13 @@ impl SecondarySide {
                 SecondaryEffect::Nack { session, seq, code } => {
                     self.line("nack", &format!("session={} seq={seq} {code}", session.0));
                 }
-                SecondaryEffect::Keep { log_id, epoch, run_id, vouches } => {
+                SecondaryEffect::Keep { log_id, epoch, run_id, settled, vouches } => {
                     let id = log_id.bytes()[0] as char;
                     let sure = if vouches { "" } else { " unsure" };
                     let run = run_id.value();
-                    self.line("keep", &format!("log={id} epoch={epoch} run={run}{sure}"));
+                    let settled =
+                        if settled == SETTLED { "" } else { &format!(" settled={settled}") };
+                    self.line("keep", &format!("log={id} epoch={epoch} run={run}{settled}{sure}"));
                 }
                 SecondaryEffect::SetAside { from } => {
                     self.log.truncate(from.number() as usize - 1);

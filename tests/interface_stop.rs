@@ -216,6 +216,7 @@ fn depose_with_the_first_append(mut stream: &TcpStream) -> std::io::Result<()> {
                         stored: 0,
                         tail_epoch: 0,
                         tail_digest: 0,
+                        settled: 0,
                         roster: vec![],
                         ..master
                     })

@@ -27,6 +27,7 @@ fn hello(role: Role) -> Hello {
         stored: 0,
         tail_epoch: 0,
         tail_digest: 0,
+        settled: 0,
         commit: 0,
         vouches: false,
         roster: vec![],
@@ -84,6 +85,7 @@ fn messages() -> Vec<(&'static str, Message)> {
     let mut secondary = hello(Role::Secondary);
     (secondary.stored, secondary.tail_epoch) = (1, 1);
     secondary.tail_digest = first_id.digest.value();
+    secondary.settled = 1;
     let append = |first, count, previous: PrefixId| AppendHead {
         epoch: 1,
         first,

@@ -66,6 +66,7 @@ fn hello(role: Role, node_id: &str) -> Hello {
         stored: 0,
         tail_epoch: 0,
         tail_digest: 0,
+        settled: 0,
         commit: 0,
         vouches: false,
         roster: vec![],

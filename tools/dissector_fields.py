@@ -92,6 +92,7 @@ def hello(m):
     yield field("stored", m.stored)
     yield field("tail_epoch", m.tail_epoch)
     yield hexadecimal("tail_digest", m.tail_digest, 16)
+    yield field("settled", m.settled)
     yield field("commit", m.commit)
     yield field("vouches", m.vouches)
     for node in m.roster:

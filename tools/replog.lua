@@ -105,6 +105,7 @@ local f = {
   duplicates = ProtoField.uint64("replog.duplicates", "Duplicates"),
   tail_epoch = ProtoField.uint64("replog.tail_epoch", "Epoch of the last entry stored"),
   tail_digest = ProtoField.uint64("replog.tail_digest", "Digest of the last entry stored", base.HEX),
+  settled = ProtoField.uint64("replog.settled", "Settled epoch"),
   commit = ProtoField.uint64("replog.commit", "Commit"),
   held_by = ProtoField.uint64("replog.held_by", "Held by at least"),
   vouches = ProtoField.bool("replog.vouches", "Vouches for its log"),
@@ -585,6 +586,7 @@ function messages.HELLO(cursor, tree)
   local stored = read.u64(cursor, tree, "stored")
   read.u64(cursor, tree, "tail_epoch")
   read.u64(cursor, tree, "tail_digest")
+  read.u64(cursor, tree, "settled")
   read.u64(cursor, tree, "commit")
   read.bool(cursor, tree, "vouches")
   read.list(cursor, function() read.string(cursor, tree, "roster") end)

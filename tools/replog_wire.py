@@ -434,7 +434,7 @@ MESSAGES = {
         0x01,
         version_min=u8, version_max=u8, role=Enum("master", "secondary", "client"), node_id=text, peer_id=text,
         log_id=OptionOf(bytes16), epoch=u64, run_id=hex64, epoch_table=ListOf(Pair(u64, u64)), stored=u64,
-        tail_epoch=u64, tail_digest=hex64, commit=u64, vouches=boolean, roster=ListOf(text), master_addr=text,
+        tail_epoch=u64, tail_digest=hex64, settled=u64, commit=u64, vouches=boolean, roster=ListOf(text), master_addr=text,
         frame_bytes_max=u32, payload_bytes_max=u32, window_bytes=u64),
     "REFUSE": Kind(0x02, code=Integer(2, spell_code(REFUSE_CODES)), epoch=u64, reason=text),
     "APPEND": Kind(
@@ -517,7 +517,7 @@ def hello(role, **fields):
     """A HELLO; what is not given says nothing (empty, none, 0)."""
     said = dict(
         version_min=VERSION, version_max=VERSION, node_id="", peer_id="", log_id=None, epoch=0, run_id=0,
-        epoch_table=[], stored=0, tail_epoch=0, tail_digest=0, commit=0, vouches=False, roster=[], master_addr="",
+        epoch_table=[], stored=0, tail_epoch=0, tail_digest=0, settled=0, commit=0, vouches=False, roster=[], master_addr="",
         frame_bytes_max=BODY_MAX, payload_bytes_max=0, window_bytes=0)
     return Message("HELLO", role=role, **(said | fields))
 

@@ -670,6 +670,7 @@ fn hello(input: &mut Input<'_>) -> Hello {
         stored: 0,
         tail_epoch: 0,
         tail_digest: 0,
+        settled: 0,
         commit: 0,
         vouches: false,
         roster: vec![],

@@ -36,6 +36,7 @@ impl FakeNode {
             stored: 0,
             tail_epoch: 0,
             tail_digest: 0,
+            settled: 0,
             commit: 0,
             vouches: true,
             roster: ["master", "s1", "s2"].map(str::to_owned).to_vec(),

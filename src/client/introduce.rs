@@ -190,6 +190,7 @@ fn client_hello(visitor: &Visitor) -> Message {
         stored: 0,
         tail_epoch: 0,
         tail_digest: 0,
+        settled: 0,
         commit: 0,
         vouches: false,
         roster: Vec::new(),

@@ -95,6 +95,8 @@ pub enum Effect {
         log_id: LogId,
         /// The epoch that this process leads or asks to lead.
         epoch: Epoch,
+        /// The settled epoch, see [`OwnLog::settled`](super::OwnLog::settled).
+        settled: Epoch,
         /// Whether the log holds all that it ever said it did.
         vouches: bool,
     },

@@ -431,10 +431,13 @@ impl Master {
 
     /// A secondary tells what it holds.
     pub fn handle_ack(&mut self, now: Time, from: NodeIndex, session: SessionId, ack: AckFacts) {
+        // Whoever says that all before our first number is stored has settled our epoch before it.
+        let settled = self.led.is_some_and(|before| ack.stored >= before);
         let progress = self.progress(from);
         if progress.link != Link::Following(session) {
             return;
         }
+        progress.settled |= settled;
         let Some(changed) = progress.handle_ack(now, ack) else {
             let code = RefuseCode::BadFrame;
             self.effects.push_back(Effect::Close { to: from, session, code });
@@ -671,13 +674,14 @@ impl Master {
 
     fn update_levels(&mut self) {
         self.positions.clear();
-        // Only what this epoch proved counts: a refused secondary holds nothing of this log.
-        self.positions.extend(
-            self.secondaries
-                .iter()
-                .map(|progress| if progress.accepted { progress.stored } else { Seq::ZERO }),
-        );
         let commit = self.levels.commit;
+        // Only what this epoch proved counts: a refused secondary holds nothing of this log, and one that
+        // has not settled the epoch makes nothing committed, since its log could lose against another.
+        self.positions.extend(self.secondaries.iter().map(|progress| match progress.accepted {
+            true if progress.settled => progress.stored,
+            true => progress.stored.min(commit),
+            false => Seq::ZERO,
+        }));
         if !self.levels.update(self.stored, &mut self.positions) {
             return;
         }

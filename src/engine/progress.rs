@@ -27,6 +27,8 @@ pub struct HelloFacts {
     pub stored: Seq,
     /// Prefix id there.
     pub tail: PrefixId,
+    /// Its settled epoch.
+    pub settled: Epoch,
     /// The master's own prefix id at that position, if it has the entry.
     pub ours: Option<PrefixId>,
     /// The highest commit position it knows.
@@ -134,6 +136,8 @@ pub struct Progress {
     pub answer: Option<HelloFacts>,
     /// The answer was a promise of our epoch.
     pub promised: bool,
+    /// It settled our epoch: what it holds may make an entry committed.
+    pub settled: bool,
     /// Where the own log ended when its answer was compared with it.
     pub compared_at: Seq,
     /// It was asked once more, to compare anew.
@@ -190,6 +194,7 @@ impl Progress {
             refused: None,
             answer: None,
             promised: false,
+            settled: false,
             compared_at: Seq::ZERO,
             comparing: false,
             aligned: None,
@@ -262,8 +267,10 @@ impl Progress {
         self.reset_ladder();
     }
 
-    /// Entries may flow from behind `stored`, which the secondary has proven to hold.
-    pub fn become_following(&mut self, session: SessionId, stored: Seq) {
+    /// Entries may flow from behind `stored`, which the secondary has proven to hold. `settled` tells
+    /// whether it has settled our epoch already.
+    pub fn become_following(&mut self, session: SessionId, stored: Seq, settled: bool) {
+        self.settled = settled;
         let known = if active(Bug::WipeNotNoticed) { self.stored } else { Seq::ZERO };
         self.stored = known.max(stored);
         self.reset_link(Link::Following(session));

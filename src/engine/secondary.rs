@@ -84,6 +84,8 @@ pub enum SecondaryEffect {
         epoch: Epoch,
         /// … and to which process.
         run_id: RunId,
+        /// The settled epoch.
+        settled: Epoch,
         /// Whether the log holds all that it ever acknowledged.
         vouches: bool,
     },
@@ -119,6 +121,9 @@ pub struct Holdings {
     pub last: Seq,
     /// … and prefix id there.
     pub tail: PrefixId,
+    /// The *settled epoch*: the highest whose leader found this log to be a prefix of its own, and
+    /// before whose first number it has everything stored. Never below the epoch of its last entry.
+    pub settled: Epoch,
     /// The highest commit position it knows.
     pub commit: Seq,
     /// It holds all that it ever acknowledged. False for an empty store, and for one that may have
@@ -143,7 +148,8 @@ pub struct MasterHello {
 /// The secondary's engine.
 ///
 /// # Invariants
-/// `stored <= written`; nothing up to `written` changes but by being set aside above the commit
+/// `stored <= written`; an ACK that says all before the epoch's first number is stored goes out only
+/// once the epoch is settled and that is kept; nothing up to `written` changes but by being set aside above the commit
 /// position; every run held starts behind `written + 1`; the promise never falls.
 #[derive(Debug)]
 pub struct Secondary {
@@ -159,6 +165,7 @@ pub struct Secondary {
     /// Up to here what mends the log came by this session, and waits to be put in place.
     mending: Seq,
     vouches: bool,
+    settled: Epoch,
     /// The master told the levels since it last introduced itself.
     levels_heard: bool,
     /// What the master sent since then does not fit this log: what it says of levels is about another.
@@ -195,6 +202,7 @@ impl Secondary {
             known: own.last,
             mending: Seq::ZERO,
             vouches: own.vouches,
+            settled: own.settled,
             levels_heard: false,
             parted: false,
             begins: None,
@@ -266,6 +274,12 @@ impl Secondary {
         vouches && self.damage.is_none() && self.contradicted.is_none()
     }
 
+    /// The settled epoch, as a HELLO says it beside the epoch of the last entry that it says is
+    /// stored: behind damage nothing is certain.
+    pub fn settled(&self, tail: Epoch) -> Epoch {
+        if self.is_damaged() { self.settled.min(tail) } else { self.settled.max(tail) }
+    }
+
     /// Whether something is wrong with the log.
     pub fn is_damaged(&self) -> bool {
         self.damage.is_some() || self.contradicted.is_some()
@@ -313,7 +327,10 @@ impl Secondary {
     /// that it shares one.
     #[must_use]
     pub fn poll_ack(&mut self) -> Option<SecondaryEffect> {
-        if !std::mem::take(&mut self.ack_due) {
+        // What is to be kept first is not kept yet; and an epoch is settled before an ACK could be taken
+        // to say that it is.
+        let waits = !self.effects.is_empty() || self.is_to_settle();
+        if waits || !std::mem::take(&mut self.ack_due) {
             return None;
         }
         let stored = if active(Bug::AckBeforeStored) { self.written } else { self.stored };
@@ -385,8 +402,8 @@ impl Secondary {
     }
 
     fn keep(&mut self, log_id: LogId) {
-        let (epoch, run_id, vouches) = (self.epoch, self.run_id, self.vouches);
-        self.effects.push_back(SecondaryEffect::Keep { log_id, epoch, run_id, vouches });
+        let Secondary { epoch, run_id, settled, vouches, .. } = *self;
+        self.effects.push_back(SecondaryEffect::Keep { log_id, epoch, run_id, settled, vouches });
     }
 
     /// A node that started empty or with a loss vouches again once it has all that may be committed:
@@ -402,6 +419,28 @@ impl Secondary {
             && let Some(log_id) = self.log_id
         {
             self.vouches = true;
+            self.keep(log_id);
+        }
+    }
+
+    /// Everything before the first number of the epoch is stored, and the epoch is not settled.
+    fn is_to_settle(&self) -> bool {
+        let all = self.begins.is_some_and(|begins| self.stored().next() >= begins);
+        all && self.settled < self.epoch
+    }
+
+    /// The master that is followed has found this log to be a prefix of its own, which it shows by
+    /// telling the levels, and everything before its first number is stored: the epoch is settled, and
+    /// the master hears so by an ACK, once that is kept.
+    fn settle(&mut self) {
+        if self.is_to_settle()
+            && self.levels_heard
+            && !self.parted
+            && self.contradicted.is_none()
+            && let Some(log_id) = self.log_id
+        {
+            self.settled = self.epoch;
+            self.ack_due |= self.session.is_some();
             self.keep(log_id);
         }
     }
@@ -432,6 +471,11 @@ impl Secondary {
         self.drop_held();
         self.parted = false;
         if last < self.written {
+            // Without what goes, only the epochs of what stays are settled for certain.
+            if let (Some(log_id), true) = (self.log_id, self.settled > theirs.epoch) {
+                self.settled = theirs.epoch;
+                self.keep(log_id);
+            }
             self.effects.push_back(SecondaryEffect::SetAside { from: last.next() });
             (self.written, self.tail) = (last, theirs);
             self.stored = self.stored.min(last);
@@ -463,6 +507,7 @@ impl Secondary {
             self.handle_disconnected(session);
         }
         self.update_vouching();
+        self.settle();
     }
 
     /// The connection is gone. What was held back goes with it: a new one starts behind the log.
@@ -507,6 +552,7 @@ impl Secondary {
         self.levels = Levels { commit: known.max(commit), held_by };
         self.levels_heard = true;
         self.update_vouching();
+        self.settle();
     }
 
     /// Whether a run that came may be taken in, `room` telling whether its bytes certainly fit on the
@@ -619,6 +665,7 @@ impl Secondary {
         self.ack_due |= up_to > self.stored;
         self.stored = self.stored.max(up_to);
         self.update_vouching();
+        self.settle();
     }
 
     fn hold_back(&mut self, session: SessionId, run: Arrival) -> bool {

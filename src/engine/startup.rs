@@ -22,6 +22,9 @@ pub struct OwnLog {
     pub last: Seq,
     /// … and the epoch that numbered it.
     pub tail_epoch: Epoch,
+    /// The *settled epoch*: the highest whose leader found this log to be a prefix of its own, and
+    /// before whose first number it has everything. Never below the epoch of its last entry.
+    pub settled: Epoch,
     /// The highest commit position it knows.
     pub commit: Seq,
     /// It holds all that it ever wrote and said so. False for an empty or damaged store, for one in
@@ -96,12 +99,12 @@ pub fn judge(
 pub enum Verdict {
     /// More answers are needed.
     Wait,
-    /// The own log is the longest: lead.
+    /// The own log is the best: lead.
     Lead {
         /// Too few promised to prove that nothing is missing: the operator accepted that.
         loss_accepted: bool,
     },
-    /// The tail of this secondary's log is to be adopted first.
+    /// The tail of this secondary's log is to be adopted first: it is the best there is.
     Adopt {
         /// Whose.
         from: NodeIndex,
@@ -116,7 +119,12 @@ pub fn needed(nodes: usize, quorum: usize, own_loss: bool) -> usize {
     if own_loss { (nodes - 1).min(nodes + 1 - majority(nodes)) } else { quorum - 1 }
 }
 
-/// Judges the promises. `accept_loss` is the operator's word that a log which ends at this entry or
+/// Judges the promises. The best tail is that of the greatest settled epoch, and among these the
+/// longest. Not that of the last entry's epoch: a leader that numbered an entry alone and died left a
+/// higher one than the next leader, who wrote under a lower entry what a majority then held
+/// (Viewstamped Replication Revisited ranks logs by the last view in which they were normal, too).
+///
+/// `accept_loss` is the operator's word that a log which ends at this entry or
 /// later is good enough.
 pub fn judge_promises(
     now: Time,
@@ -151,18 +159,18 @@ pub fn judge_promises(
     }
 }
 
-/// The secondary with the longest log of those who promised, if that is longer than the own one.
+/// The secondary with the best tail of those who promised, if that is better than the own one.
 fn ahead<'a>(own: &OwnLog, secondaries: &'a [Progress]) -> Option<(usize, &'a HelloFacts)> {
     let indexed = secondaries.iter().enumerate();
     let promises = indexed.filter_map(|(at, secondary)| Some((at, secondary.promise()?)));
-    let end_of = |facts: &HelloFacts| (facts.tail.epoch, facts.stored);
+    let end_of = |facts: &HelloFacts| (facts.settled, facts.stored);
     // The first of equals: whom the roster names first.
     let best = promises.rev().max_by_key(|(_, facts)| end_of(facts));
-    best.filter(|(_, facts)| end_of(facts) > (own.tail_epoch, own.last))
+    best.filter(|(_, facts)| end_of(facts) > (own.settled, own.last))
 }
 
-/// Where the longest log ends of those that are known now.
-pub fn longest(own: &OwnLog, secondaries: &[Progress]) -> Seq {
+/// Where the best log ends of those that are known now.
+pub fn best_end(own: &OwnLog, secondaries: &[Progress]) -> Seq {
     ahead(own, secondaries).map_or(own.last, |(_, facts)| facts.stored)
 }
 

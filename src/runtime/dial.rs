@@ -203,6 +203,7 @@ mod tests {
             stored: 0,
             tail_epoch: 0,
             tail_digest: 0,
+            settled: 0,
             commit: 0,
             vouches: false,
             roster: Vec::new(),

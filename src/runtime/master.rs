@@ -464,6 +464,7 @@ impl MasterDriver {
                 epoch: Epoch::new(hello.tail_epoch),
                 digest: Digest::new(hello.tail_digest),
             },
+            settled: Epoch::new(hello.settled),
             ours: self.node.log.prefix_id(stored),
             commit: Seq::new(hello.commit),
             vouches: hello.vouches,
@@ -625,11 +626,11 @@ impl MasterDriver {
                     let stored = self.log.store_mut().make_durable(up_to);
                     self.stored(now, stored);
                 }
-                Effect::Keep { log_id, epoch, vouches } => {
+                Effect::Keep { log_id, epoch, settled, vouches } => {
                     let log_id = Some(log_id);
                     let run_id = self.engine.run_id();
                     let commit = self.engine.levels().commit;
-                    self.keep(Identity { log_id, epoch, run_id, commit, vouches });
+                    self.keep(Identity { log_id, epoch, run_id, settled, commit, vouches });
                 }
                 Effect::SetAside { from } => self.set_aside(from),
                 Effect::Fetch { from, range, .. } => self.fetch(now, from, range),
@@ -760,6 +761,7 @@ impl MasterDriver {
             stored: bounds.last.number(),
             tail_epoch: bounds.tail.epoch.number(),
             tail_digest: bounds.tail.digest.value(),
+            settled: self.engine.settled().number(),
             commit: self.engine.levels().commit.number(),
             vouches: self.engine.log_id().is_some(),
             master_addr: self.node.advertise.clone(),

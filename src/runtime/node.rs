@@ -365,6 +365,7 @@ fn own_log(opened: &OpenLog) -> OwnLog {
         epoch: identity.epoch,
         last: bounds.last,
         tail_epoch: bounds.tail.epoch,
+        settled: identity.settled,
         commit: identity.commit,
         whole: opened.whole,
     }

@@ -203,6 +203,7 @@ pub(super) fn hello_of(node: &Node) -> Hello {
         stored: 0,
         tail_epoch: PrefixId::EMPTY.epoch.number(),
         tail_digest: PrefixId::EMPTY.digest.value(),
+        settled: 0,
         commit: view.levels.commit.number(),
         vouches: false,
         roster: view.roster.iter().map(ToString::to_string).collect(),

@@ -145,6 +145,7 @@ impl SecondaryDriver {
                     Input::Peer(event) => self.handle_peer(now, event),
                 }
             }
+            self.carry_out(now, None);
             self.send_ack(now);
             self.publish();
             if let Some(error) = self.failed.take() {
@@ -391,6 +392,7 @@ impl SecondaryDriver {
         let first = Seq::new(head.first);
         if fate != Fate::Normal {
             // What came before this frame keeps its acknowledgement.
+            self.carry_out(now, None);
             self.send_ack(now);
         }
         let range = SeqRange::with_len(first, u64::from(head.count));
@@ -507,10 +509,10 @@ impl SecondaryDriver {
                 SecondaryEffect::Close { session, code } => {
                     self.closed(session, Some(code), code.word());
                 }
-                SecondaryEffect::Keep { log_id, epoch, run_id, vouches } => {
+                SecondaryEffect::Keep { log_id, epoch, run_id, settled, vouches } => {
                     let commit = self.engine.levels().commit;
                     let log_id = Some(log_id);
-                    let identity = Identity { log_id, epoch, run_id, commit, vouches };
+                    let identity = Identity { log_id, epoch, run_id, settled, commit, vouches };
                     if let Err(error) = self.log.store_mut().set_identity(identity) {
                         self.fail(error);
                     }
@@ -671,6 +673,7 @@ impl SecondaryDriver {
             stored: stored.number(),
             tail_epoch: tail.epoch.number(),
             tail_digest: tail.digest.value(),
+            settled: self.engine.settled(tail.epoch).number(),
             commit: self.engine.levels().commit.number(),
             vouches: self.engine.vouches(),
             roster: Vec::new(),
@@ -756,6 +759,7 @@ fn holdings(opened: &OpenLog) -> Holdings {
         run_id: identity.run_id,
         last: bounds.last,
         tail: bounds.tail,
+        settled: identity.settled,
         commit: identity.commit,
         vouches: opened.whole,
     }

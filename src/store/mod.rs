@@ -44,6 +44,9 @@ pub struct Identity {
     pub epoch: Epoch,
     /// The run of the master that the promise binds.
     pub run_id: RunId,
+    /// The settled epoch: the highest whose leader found this log to be a prefix of its own, and before
+    /// whose first number everything is stored here. Zero where it was never kept.
+    pub settled: Epoch,
     /// The highest commit position known when this was written.
     pub commit: Seq,
     /// Whether the node can vouch for its log: it did not start empty or with a loss, or has since

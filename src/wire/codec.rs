@@ -71,6 +71,9 @@ pub struct Hello {
     pub tail_epoch: u64,
     /// Chain digest at that entry; 0 for an empty log.
     pub tail_digest: u64,
+    /// The highest epoch whose leader found the sender's log to be a prefix of its own, and before whose
+    /// first number the sender has everything stored. Client: 0.
+    pub settled: u64,
     /// The highest commit position known.
     pub commit: u64,
     /// Whether the sender vouches that its log holds all it ever acknowledged.

@@ -95,6 +95,8 @@ class Secondary:
             self.held = {}          # number: record
             self.duplicates = 0
             self.commit = 0
+            self.settled = 0        # beyond the epoch of its last entry
+            self.begins = 0         # the first entry of the epoch promised, 0 if not told
             self.vouches = None     # what it says of itself; None: whether it has entries
             self.aside = []         # records that an ALIGN moved aside
 
@@ -115,7 +117,8 @@ class Secondary:
         end = self.end
         said = dict(
             node_id=self.id, log_id=self.log_id, epoch=self.epoch, run_id=self.run_id, epoch_table=table[-128:],
-            stored=end.seq, tail_epoch=end.epoch, tail_digest=end.digest, commit=self.commit,
+            stored=end.seq, tail_epoch=end.epoch, tail_digest=end.digest,
+            settled=max(self.settled, end.epoch), commit=self.commit,
             vouches=bool(self.log) if self.vouches is None else self.vouches, master_addr=self.master_addr,
             payload_bytes_max=1 << 20, window_bytes=WINDOW)
         return hello("secondary", **(said | changes))
@@ -346,7 +349,9 @@ class Secondary:
             return [self._introduce(link, message)]
         if message.kind == "HEARTBEAT":
             self.commit = max(self.commit, message.levels.commit)
-            return [Message("HEARTBEAT_ACK", epoch=message.epoch, number=message.number)]
+            settles = self._settle(message.levels)
+            answer = Message("HEARTBEAT_ACK", epoch=message.epoch, number=message.number)
+            return [answer, self.ack()] if settles else [answer]
         if message.kind == "APPEND":
             return self.take(message)
         if message.kind == "ALIGN":
@@ -355,11 +360,20 @@ class Secondary:
             return [self.fetched(message)]
         return []
 
+    def _settle(self, levels):
+        """Rule 7.4.13; whether it is news."""
+        if not (levels.held_by and self.begins and self.stored >= self.begins - 1 and self.settled < self.epoch):
+            return False
+        self.settled = self.epoch
+        return True
+
     def align(self, message):
         """Moves aside what it has behind the last common entry, unless that contradicts what was committed."""
         last = self.log[message.last - 1].prefix if 0 < message.last <= self.stored else wire.EMPTY
         if last != (message.last, message.last_epoch, message.last_digest) or self.stored > last.seq < self.commit:
             return Message("REFUSE", code=14, epoch=self.epoch, reason="damaged of the suite")
+        if self.stored > last.seq:
+            self.settled = min(self.settled, last.epoch)
         self.aside += self.log[last.seq:]
         del self.log[last.seq:]
         self.held.clear()
@@ -384,6 +398,8 @@ class Secondary:
                 return Message("REFUSE", code=9, epoch=self.epoch, reason="foreign-log of the suite")
             self.epoch, self.run_id, self.log_id = message.epoch, message.run_id, message.log_id
             self.master_addr = message.master_addr
+            rows = message.epoch_table
+            self.begins = rows[-1][1] if rows and rows[-1][0] == message.epoch else 0
             self.held.clear()
         return self.state()
 
@@ -411,6 +427,7 @@ class Secondary:
         while self.stored + 1 in self.held:
             self.log.append(self.held.pop(self.stored + 1))
         self.commit = max(self.commit, min(message.levels.commit, self.stored))
+        self._settle(message.levels)
         return [self.ack()]
 
 

@@ -60,7 +60,8 @@ def _(cluster):
         want = wire.hello(
             "master", version_min=got.version_min, version_max=got.version_max, node_id=cluster.id,
             peer_id=secondary.id, log_id=got.log_id, epoch=got.epoch, run_id=got.run_id,
-            epoch_table=[(got.epoch, 1)], stored=0, tail_epoch=0, tail_digest=0, commit=0, vouches=got.vouches,
+            epoch_table=[(got.epoch, 1)], stored=0, tail_epoch=0, tail_digest=0, settled=got.settled, commit=0,
+            vouches=got.vouches,
             roster=[cluster.id, "s1", "s2"], master_addr=cluster.address, frame_bytes_max=(16 << 20) + (64 << 10),
             payload_bytes_max=got.payload_bytes_max, window_bytes=got.window_bytes)
         same("the HELLO", got.encode(), want.encode())

@@ -73,6 +73,7 @@ class Node:
             table = [row for row in state.epoch_table if row[0] < self.epoch] + [(self.epoch, state.stored + 1)]
             said |= dict(
                 stored=state.stored, tail_epoch=state.tail_epoch, tail_digest=state.tail_digest,
+                settled=self.epoch,
                 commit=state.commit, vouches=True,
                 epoch_table=table[-64:])  # a HELLO has to fit the 8 KiB before the introduction
         return hello(role, **(said | changes))
@@ -318,6 +319,37 @@ def _(node):
     leader.stored(records)
     vouches("when it has all of them", True, all_four)
     same("and under the next epoch", node.lead_higher().answer.vouches, True)
+
+
+@check("settles", "7.4.13", "A secondary that has all that came before the epoch must settle it when its master tells the levels, say "
+       "so by an ACK, though nothing in it is new, and by its HELLOs from then on.")
+def _(node):
+    leader = node.lead_higher()
+    same("settled before levels were told", leader.answer.settled < node.epoch, True)
+    leader.heartbeat(levels=levels(leader.commit))
+    wait_for(leader.connection, "expected: HEARTBEAT_ACK and no ACK", lambda m: m.kind == "HEARTBEAT_ACK", ())
+    same("settled though the levels told were empty", node.ask().settled < node.epoch, True)
+    leader.heartbeat()
+    leader.ack("all that is there", lambda ack: ack.stored == leader.end.seq, ("HEARTBEAT_ACK",))
+    same("settled", node.ask().settled, node.epoch)
+    leader.heartbeat()
+    wait_for(leader.connection, "expected: HEARTBEAT_ACK alone", lambda m: m.kind == "HEARTBEAT_ACK", ())
+    return f"epoch {node.epoch}"
+
+
+@check("settles-late", "7.4.13", "A secondary that lacks some of what came before the epoch must not settle it, and must say so by the "
+       "ACK that reaches the beginning of the epoch.")
+def _(node):
+    node.epoch += 1
+    state = node.ask()
+    leader = node.lead(epoch_table=[row for row in state.epoch_table if row[0] < node.epoch][-60:] + [(node.epoch, state.stored + 3)])
+    records = leader.entries(b"of the reign before", b"the last of it", epoch=node.epoch - 1)
+    leader.send(records[:1])
+    leader.stored(records[:1])
+    same("settled with one entry missing", node.ask().settled < node.epoch, True)
+    leader.send(records[1:])
+    leader.stored(records)
+    same("settled", node.ask().settled, node.epoch)
 
 
 @check("limits", "6", "A secondary must say its versions and limits in its HELLO, and leave empty what only others "

@@ -28,6 +28,8 @@ pub enum Reign {
         session: SessionId,
         /// Up to and including.
         until: Seq,
+        /// What that log has settled, and ours has with it.
+        settled: Epoch,
     },
     /// It numbers entries.
     Leading,
@@ -64,7 +66,7 @@ impl Master {
     pub fn accepted_beyond(&self) -> Option<(Seq, Seq)> {
         let accepted = self.config.accept_data_loss?;
         let asks = matches!(self.reign, Reign::Asking | Reign::Promising);
-        let last = startup::longest(&self.own, &self.secondaries);
+        let last = startup::best_end(&self.own, &self.secondaries);
         (asks && self.roster_wait_over && last < accepted).then_some((accepted, last))
     }
 
@@ -114,8 +116,8 @@ impl Master {
                 let log_id = self.fresh_log_id;
                 self.log_id = Some(log_id);
                 self.epoch = epoch;
-                self.own.whole = true;
-                self.effects.push_back(Effect::Keep { log_id, epoch, vouches: true });
+                (self.own.whole, self.own.settled) = (true, epoch);
+                self.keep(log_id);
                 self.effects.push_back(Effect::BeginHistory { log_id, epoch });
                 self.lead(now);
             }
@@ -128,7 +130,7 @@ impl Master {
         let log_id = self.log_id.expect("BUG: an epoch belongs to a history");
         self.epoch = epoch;
         self.reign = Reign::Promising;
-        self.effects.push_back(Effect::Keep { log_id, epoch, vouches: self.own.whole });
+        self.keep(log_id);
         for progress in &mut self.secondaries {
             progress.promised = false;
             if let Link::Down = progress.link {
@@ -137,6 +139,11 @@ impl Master {
             }
         }
         self.introduce_all();
+    }
+
+    fn keep(&mut self, log_id: LogId) {
+        let OwnLog { settled, whole: vouches, .. } = self.own;
+        self.effects.push_back(Effect::Keep { log_id, epoch: self.epoch, settled, vouches });
     }
 
     fn introduce_all(&mut self) {
@@ -193,6 +200,7 @@ impl Master {
             epoch: self.epoch,
             last: self.last,
             tail_epoch,
+            settled: self.epoch,
             commit: self.levels.commit,
             whole: true,
         };
@@ -285,22 +293,25 @@ impl Master {
                 self.set_damaged(true);
                 return;
             }
+            // Which epoch the log ends with then is not known here: lower than any is safe to say, and
+            // kept before it is true.
+            (self.own.tail_epoch, self.own.settled, self.own.whole) =
+                (Epoch::ZERO, Epoch::ZERO, false);
+            self.log_id.into_iter().for_each(|log_id| self.keep(log_id));
             let first = facts.common.next();
             self.effects.push_back(Effect::SetAside { from: first });
             (self.last, self.written) = (facts.common, facts.common);
             self.stored = self.stored.min(facts.common);
-            // Which epoch the log ends with is not known here: lower than any is safe to say.
-            (self.own.last, self.own.tail_epoch) = (facts.common, Epoch::ZERO);
-            self.own.whole = false;
+            self.own.last = facts.common;
             self.update_levels();
         }
-        let until = facts.stored;
-        self.reign = Reign::Adopting { from, session, until };
+        let (until, settled) = (facts.stored, facts.settled);
+        self.reign = Reign::Adopting { from, session, until, settled };
         self.fetch_next(now);
     }
 
     fn fetch_next(&mut self, now: Time) {
-        let Reign::Adopting { from, session, until } = self.reign else { return };
+        let Reign::Adopting { from, session, until, .. } = self.reign else { return };
         if self.written < until {
             let range = SeqRange::inclusive(self.written.next(), until);
             self.unfetched = 0;
@@ -326,15 +337,19 @@ impl Master {
         assert!(up_to > self.written, "BUG: nothing new was adopted");
         (self.last, self.written) = (up_to, up_to);
         (self.own.last, self.own.tail_epoch, self.own.whole) = (up_to, tail_epoch, false);
+        // Its leader had everything before it.
+        self.own.settled = self.own.settled.max(tail_epoch);
         self.effects.push_back(Effect::MakeDurable { up_to });
         self.fetch_next(now);
     }
 
     /// What was adopted must not be lost again before anything is numbered behind it.
     pub(super) fn lead_if_durable(&mut self, now: Time) {
-        if let Reign::Adopting { until, .. } = self.reign
+        if let Reign::Adopting { until, settled, .. } = self.reign
             && self.stored >= until
         {
+            // The two logs are one now.
+            self.own.settled = self.own.settled.max(settled);
             // Who answered meanwhile may hold more, and who answered before may be gone.
             self.reign = Reign::Promising;
             self.count_promises(now);
@@ -387,13 +402,18 @@ impl Master {
         let heard = heard.filter(|_| !active(Bug::AnswersCommitIgnored));
         let commit = heard.max().unwrap_or(Seq::ZERO).max(self.own.commit);
         // From now on a promise shows in following.
-        self.secondaries.iter_mut().for_each(|progress| progress.promised = false);
+        for progress in &mut self.secondaries {
+            (progress.promised, progress.settled) = (false, false);
+        }
         // A commit beyond the log was lost by so many that nobody is left to say what it was.
         self.levels.commit = commit.min(self.last);
-        if let (false, Some(log_id)) = (self.own.whole, self.log_id) {
-            // So many answered that nothing can be missing any more.
-            self.own.whole = true;
-            self.effects.push_back(Effect::Keep { log_id, epoch: self.epoch, vouches: true });
+        if let (Some(log_id), true) =
+            (self.log_id, !self.own.whole || self.own.settled < self.epoch)
+        {
+            // So many answered that nothing can be missing any more; and nothing is numbered before
+            // it is kept that this log is the one that the epoch goes on with.
+            (self.own.whole, self.own.settled) = (true, self.epoch);
+            self.keep(log_id);
         }
         self.effects.push_back(Effect::BeginReign { epoch: self.epoch, last: self.last });
         self.introduce_all();
@@ -421,7 +441,8 @@ impl Master {
         if !prefix {
             return self.align(to, session, facts);
         }
-        self.progress(to).become_following(session, facts.stored);
+        let settled = facts.settled >= self.epoch;
+        self.progress(to).become_following(session, facts.stored, settled);
         self.effects.push_back(Effect::Following { to, stored: facts.stored });
         self.alive(to);
         self.update_levels();
@@ -592,6 +613,11 @@ impl Master {
             self.unfetched = 0;
             self.effects.push_back(Effect::Fetch { from, session, range });
         }
+    }
+
+    /// The settled epoch of the own log.
+    pub fn settled(&self) -> Epoch {
+        self.own.settled
     }
 
     /// The history that this master leads or means to lead.

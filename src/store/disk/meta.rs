@@ -8,6 +8,7 @@
 //! run=00f1…                    16 hex digits: the master's process that the promise binds
 //! commit=120                   the highest commit known when this was written
 //! vouches=true
+//! settled=7                    the settled epoch; not in what older versions wrote
 //! clean=-                      after a clean stop: the last entry, its epoch and its digest
 //! cut=-                        entries from here on are on their way out of the log
 //! aside=1                      the next number below aside/
@@ -82,6 +83,7 @@ impl Meta {
             ("run", format!("{:016x}", identity.run_id.value())),
             ("commit", identity.commit.to_string()),
             ("vouches", identity.vouches.to_string()),
+            ("settled", identity.settled.to_string()),
             ("clean", clean.unwrap_or_else(dash)),
             ("cut", cut.unwrap_or_else(dash)),
             ("aside", self.aside_next.to_string()),
@@ -155,9 +157,15 @@ fn decode_copy(text: &str) -> Result<Meta, BadMeta> {
     decode_fields(lines).ok_or(BadMeta::Damaged)
 }
 
-fn decode_fields<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Meta> {
+fn decode_fields<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Meta> {
+    let mut lines = lines.peekable();
+    let has_settled = |line: &&str| line.starts_with("settled=");
     let mut field = |key: &str| {
-        lines.next().and_then(|line| line.strip_prefix(key)).and_then(|line| line.strip_prefix('='))
+        let line = match key {
+            "settled" => lines.next_if(has_settled)?,
+            _ => lines.next()?,
+        };
+        line.strip_prefix(key).and_then(|line| line.strip_prefix('='))
     };
     let number = |text: &str| parse_decimal(text).map(Seq::new);
     let node_id = field("node")?.parse().ok()?;
@@ -169,6 +177,10 @@ fn decode_fields<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Meta> {
     let run_id = RunId::new(u64::from_str_radix(field("run")?, 16).ok()?);
     let commit = number(field("commit")?)?;
     let vouches = field("vouches")? == "true";
+    let settled = match field("settled") {
+        None => Epoch::ZERO,
+        Some(text) => Epoch::new(parse_decimal(text)?),
+    };
     let clean = match field("clean")? {
         "-" => None,
         text => {
@@ -186,7 +198,7 @@ fn decode_fields<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Meta> {
     let aside_next = parse_decimal(field("aside")?)?;
     let fsync = field("fsync")?.to_owned();
     let boot = field("boot")?.to_owned();
-    let identity = Identity { log_id, epoch, run_id, commit, vouches };
+    let identity = Identity { log_id, epoch, run_id, settled, commit, vouches };
     Some(Meta { node_id, identity, clean, cut, aside_next, fsync, boot })
 }
 
@@ -201,6 +213,7 @@ mod tests {
                 log_id: Some(LogId::new([0x3A; 16])),
                 epoch: Epoch::new(7),
                 run_id: RunId::new(0xF1),
+                settled: Epoch::new(6),
                 commit: Seq::new(120),
                 vouches: true,
             },
@@ -230,6 +243,17 @@ mod tests {
                 Err(error) => panic!("bit {bit} destroyed it: {error:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_file_without_a_settled_epoch_is_read() {
+        let text = meta().encode().replace("settled=6\n", "");
+        let copy = &text[..text.len() / 2];
+        let body = &copy[..copy.find("crc=").expect("it has a checksum")];
+        let older = format!("{body}crc={:08x}\n", crc32c(body.as_bytes())).repeat(2);
+        let (read, whole) = Meta::decode(older.as_bytes()).expect("a good file");
+        let identity = Identity { settled: Epoch::ZERO, ..meta().identity };
+        assert_eq!((read, whole), (Meta { identity, ..meta() }, true));
     }
 
     #[test]

@@ -42,7 +42,7 @@ use crate::sabotage::{Bug, active};
 use crate::store::Bounds;
 use crate::store::fs::{Fs, FsFile, lock_holder};
 use crate::store::reader::{Shared, Tail};
-use crate::types::{PrefixId, Seq, SeqRange};
+use crate::types::{Epoch, PrefixId, Seq, SeqRange};
 
 /// A log that was opened, and how it was found.
 pub struct Opened {
@@ -195,6 +195,15 @@ impl Found {
 
     fn is_empty(&self) -> bool {
         self.end().0 < self.first
+    }
+
+    /// The epochs of its whole entries, and where each begins.
+    fn epochs(&self) -> &[(Epoch, Seq)] {
+        match (&self.scan, &self.footer) {
+            (Some(scan), _) => &scan.epochs,
+            (None, Some((footer, _))) => &footer.epochs,
+            (None, None) => &[],
+        }
     }
 }
 
@@ -565,15 +574,29 @@ impl Opening {
         Ok(())
     }
 
+    /// The epoch of the last entry before anything that is damaged.
+    fn last_whole_epoch(&self) -> Epoch {
+        let damaged = self.recovery.damage.iter().map(|(range, _)| range.first).min();
+        let rows = self.found.iter().flat_map(Found::epochs);
+        let whole = rows.filter(|(_, first)| damaged.is_none_or(|damaged| *first < damaged));
+        whole.map(|(epoch, _)| *epoch).max().unwrap_or(Epoch::ZERO)
+    }
+
     /// Writes down that the directory is in use, and what is no longer certain.
     fn claim(&mut self, options: &DiskOptions, room: &Room) -> Result<(), OpenError> {
         let boot = self.home.fs.boot_id();
+        let last_whole_epoch = self.last_whole_epoch();
         let recovery = &mut self.recovery;
         let unsynced = self.meta.fsync != Fsync::Always.name() && self.meta.boot != boot;
         recovery.machine_loss_possible |= !recovery.new && !recovery.clean && unsynced;
         if recovery.machine_loss_possible || !recovery.damage.is_empty() {
             self.meta.identity.vouches = false;
+            // What was settled beyond what is there is not any more.
+            self.meta.identity.settled = Epoch::ZERO;
         }
+        // Whoever has an entry has settled its epoch.
+        let settled = &mut self.meta.identity.settled;
+        *settled = (*settled).max(last_whole_epoch);
         self.meta.clean = None;
         self.meta.fsync = options.fsync.name().to_owned();
         self.meta.boot = boot;

@@ -309,6 +309,7 @@ impl World {
                 epoch: Epoch::new(hello.tail_epoch),
                 digest: Digest::new(hello.tail_digest),
             },
+            settled: Epoch::new(hello.settled),
             ours: self.master.store.reader().prefix_id(stored),
             commit: Seq::new(hello.commit),
             vouches: hello.vouches,
@@ -473,11 +474,11 @@ impl World {
                     self.push_master(now, to, Kind::Heartbeat, frame);
                 }
                 Effect::MakeDurable { up_to } => self.make_durable(0, up_to),
-                Effect::Keep { log_id, epoch, vouches } => {
+                Effect::Keep { log_id, epoch, settled, vouches } => {
                     let run_id = self.master.engine.run_id();
                     let commit = self.master.engine.levels().commit;
                     let log_id = Some(log_id);
-                    let identity = Identity { log_id, epoch, run_id, commit, vouches };
+                    let identity = Identity { log_id, epoch, run_id, settled, commit, vouches };
                     self.note_sought(epoch);
                     if let Err(error) = self.master.store.keep(identity) {
                         self.master.unkept = epoch > self.master.store.identity().epoch;
@@ -821,6 +822,7 @@ impl World {
             stored: bounds.last.number(),
             tail_epoch: bounds.tail.epoch.number(),
             tail_digest: bounds.tail.digest.value(),
+            settled: engine.settled().number(),
             commit: engine.levels().commit.number(),
             vouches: engine.log_id().is_some(),
             roster: (0..self.plan.setup.nodes).map(|node| format!("n{node}")).collect(),
@@ -853,6 +855,7 @@ pub(super) fn blank_hello(id: &str) -> Hello {
         stored: 0,
         tail_epoch: 0,
         tail_digest: 0,
+        settled: 0,
         commit: 0,
         vouches: false,
         roster: Vec::new(),

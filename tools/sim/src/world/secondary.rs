@@ -115,6 +115,10 @@ impl World {
         if self.hosts[node].failed {
             return; // It ends before it says what it could not do.
         }
+        self.carry_out_secondary(node, None);
+        if self.hosts[node].failed {
+            return;
+        }
         self.send_ack(node);
         let own = self.own(node);
         own.view = (own.engine.visible(), own.engine.levels().clone());
@@ -320,6 +324,7 @@ impl World {
         let before = own.rng.percent(own.verbs.fail_before);
         let after = own.rng.percent(own.verbs.fail_after);
         if before || after {
+            self.carry_out_secondary(node, None);
             self.send_ack(node);
         }
         let first = Seq::new(head.first);
@@ -471,10 +476,10 @@ impl World {
                     }
                     self.secondary_closed(node, session, Some(code), code.word());
                 }
-                SecondaryEffect::Keep { log_id, epoch, run_id, vouches } => {
+                SecondaryEffect::Keep { log_id, epoch, run_id, settled, vouches } => {
                     let own = self.own(node);
                     let (log_id, commit) = (Some(log_id), own.engine.levels().commit);
-                    let identity = Identity { log_id, epoch, run_id, commit, vouches };
+                    let identity = Identity { log_id, epoch, run_id, settled, commit, vouches };
                     if let Err(error) = own.store.keep(identity) {
                         self.secondary_store_failed(node, &error);
                     }
@@ -639,6 +644,7 @@ impl World {
             stored: stored.number(),
             tail_epoch: tail.epoch.number(),
             tail_digest: tail.digest.value(),
+            settled: engine.settled(tail.epoch).number(),
             commit: engine.levels().commit.number(),
             vouches: engine.vouches(),
             ..blank_hello(&format!("n{node}"))

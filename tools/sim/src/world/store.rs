@@ -159,6 +159,7 @@ impl SimStore {
             epoch: identity.epoch,
             last: bounds.last,
             tail_epoch: bounds.tail.epoch,
+            settled: identity.settled,
             commit: identity.commit,
             whole: self.whole,
         }
@@ -172,6 +173,7 @@ impl SimStore {
             run_id: identity.run_id,
             last: bounds.last,
             tail: bounds.tail,
+            settled: identity.settled,
             commit: identity.commit,
             vouches: self.whole,
         }
