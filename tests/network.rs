@@ -112,9 +112,11 @@ kill -9 $N; wait $N || true
 wait_for 'silent for' "$DIR/said"
 node 2
 there ip link set v1 up
-"$CLI" --server 10.9.9.2:22050 append two
+# Nothing was sent while there is no route yet.
+for i in $(seq 100); do "$CLI" --server 10.9.9.2:22050 append two && break || [ $? = 5 ]; sleep 0.2; done
 wait_for '2 two' "$DIR/tail"
-kill -INT $T; wait $T
+# Not INT, which bash has its children in the background ignore.
+kill -TERM $T; wait $T
 cat "$DIR/tail"
 "#;
     let Some(finished) = in_a_private_network(script) else { return };
