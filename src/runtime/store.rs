@@ -136,9 +136,9 @@ impl DiskRoom {
             None => {}
             Some(RoomNews::Full(shortage, times)) => {
                 let Shortage { need, free, limit } = shortage;
-                let free = free.map_or_else(|| "-".to_owned(), |free| free.to_string());
+                let limit = limit.to_string();
                 warn!(
-                    %id, need_bytes = need, free_bytes = free, %limit, times,
+                    %id, need_bytes = need, free_bytes = free, limit, times,
                     "the disk is full: nothing more is taken into the log until there is room"
                 );
             }
