@@ -137,6 +137,9 @@ pub const UNFINISHED_FREE_BYTES: usize = 16 << 10;
 /// 2 × 1,024 × 64 KiB + 32 MiB = 160 MiB, whatever `payload_max` is.
 pub const UNFINISHED_BYTES_MAX: usize = 32 << 20;
 
+/// While others wait for room, whoever has some must send as fast as below after so long.
+pub const UNFINISHED_GRACE: Duration = Duration::from_secs(1);
+
 /// What has room must be whole within `limits.write_timeout` and, beside it, as long as it takes at
 /// this rate: half a megabit per second.
 pub const UNFINISHED_BYTES_PER_SECOND: usize = 64 << 10;

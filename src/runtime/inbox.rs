@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::metrics::Metrics;
 use super::reads::{Asked, ClientReads};
+use super::room::SharedRoom;
 use super::throttle::Throttle;
 use crate::codes::RefuseCode;
 use crate::config::{Config, Limits, Role};
 use crate::engine::{Levels, SessionId, Token};
 use crate::gateway::status::Status;
 use crate::gateway::{Fault, Refusal, reply::Placed};
-use crate::limits::{CUT_LINES_INTERVAL, CUT_LINES_MAX, UNFINISHED_BYTES_MAX};
+use crate::limits::{CUT_LINES_INTERVAL, CUT_LINES_MAX};
 use crate::store::{LogReader, Provisional, Slice, provisional::Stored};
 use crate::types::{
     AckLevel, Epoch, LogId, NodeId, NodeIndex, NodeSet, Patience, Seq, WriteConcern,
@@ -45,7 +46,7 @@ pub(super) struct Node {
     /// Bytes of appends accepted and not yet in the log.
     pub(super) inflight: Arc<Semaphore>,
     /// Bytes of requests that have not arrived whole.
-    pub(super) unfinished: Arc<Semaphore>,
+    pub(super) unfinished: Arc<SharedRoom>,
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
     next_connection: AtomicU64,
@@ -84,7 +85,7 @@ impl Node {
             inflight: Arc::new(Semaphore::new(
                 config.limits.inflight_max.min(Semaphore::MAX_PERMITS),
             )),
-            unfinished: Arc::new(Semaphore::new(UNFINISHED_BYTES_MAX)),
+            unfinished: SharedRoom::new(),
             metrics,
             stop,
             next_connection: AtomicU64::new(1),

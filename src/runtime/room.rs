@@ -4,25 +4,32 @@
 //! A line or frame is kept until its end comes, and may be as long as the largest payload. So that
 //! a crowd of clients who never finish what they begin costs neither memory without bound nor
 //! patience without end, whoever has sent more than a little of a request is read on only once there
-//! is room for all of it, in the order of asking, and must then finish it in time. All of it at
-//! once: with a part each, nobody might ever finish. Nothing is allocated for it: memory grows with
-//! what arrives.
+//! is room for all of it, in the order of asking, and must then finish it in time: soon if he sends
+//! nothing while others wait. All of it at once: with a part each, nobody might ever finish. Nothing
+//! is allocated for it: memory grows with what arrives.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
-use crate::limits::{UNFINISHED_BYTES_PER_SECOND, UNFINISHED_FREE_BYTES};
+use super::throttle::Throttle;
+use crate::limits::{
+    UNFINISHED_BYTES_MAX, UNFINISHED_BYTES_PER_SECOND, UNFINISHED_FREE_BYTES, UNFINISHED_GRACE,
+};
 
 /// A request of which a part has arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Unfinished {
     /// How many requests of this connection were whole before it.
     request: u64,
+    /// How much of it has arrived.
+    arrived: usize,
     /// How long it will be at most.
     bytes: usize,
 }
@@ -31,41 +38,100 @@ impl Unfinished {
     /// A request of which so many bytes have `arrived`, and which will have at most `bytes`; `None`
     /// if that is little enough to need no room.
     pub(super) fn new(request: u64, arrived: usize, bytes: usize) -> Option<Self> {
-        (arrived > UNFINISHED_FREE_BYTES).then_some(Unfinished { request, bytes })
+        (arrived > UNFINISHED_FREE_BYTES).then_some(Unfinished { request, arrived, bytes })
     }
 
-    /// How long it may take once there is room for it, `grace` included.
-    pub(super) fn time(&self, grace: Duration) -> Duration {
-        let seconds = self.bytes / UNFINISHED_BYTES_PER_SECOND;
-        grace + Duration::from_secs(seconds as u64) // A frame has less than 4 GiB.
+    fn is_same(&self, other: &Unfinished) -> bool {
+        (self.request, self.bytes) == (other.request, other.bytes)
+    }
+}
+
+/// How long so many bytes may take.
+fn time_of(bytes: usize) -> Duration {
+    Duration::from_secs((bytes / UNFINISHED_BYTES_PER_SECOND) as u64) // A frame has less than 4 GiB.
+}
+
+/// The room that all connections of a node share.
+#[derive(Debug)]
+pub(super) struct SharedRoom {
+    /// Permits are bytes.
+    permits: Arc<Semaphore>,
+    /// Connections that wait for some.
+    waiting: AtomicUsize,
+    told: Throttle,
+}
+
+impl SharedRoom {
+    pub(super) fn new() -> Arc<Self> {
+        Self::of(UNFINISHED_BYTES_MAX)
+    }
+
+    fn of(bytes: usize) -> Arc<Self> {
+        Arc::new(SharedRoom {
+            permits: Arc::new(Semaphore::new(bytes)),
+            waiting: AtomicUsize::new(0),
+            told: Throttle::new(1, Duration::from_secs(10)),
+        })
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
+/// Counts a connection that waits for room.
+struct Waits(Arc<SharedRoom>);
+
+impl Waits {
+    fn begin(shared: &Arc<SharedRoom>) -> Self {
+        let waiting = shared.waiting.fetch_add(1, Ordering::Relaxed) + 1;
+        if shared.told.pass(std::time::Instant::now()).is_some() {
+            warn!(
+                waiting,
+                "clients wait to send long requests: those that others began and did not finish take up all the room"
+            );
+        }
+        Waits(shared.clone())
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 enum State {
     None,
     /// It waits for its turn.
-    Asking(Unfinished, Asking),
+    Asking {
+        of: Unfinished,
+        asking: Asking,
+        _waits: Waits,
+    },
     Held {
         of: Unfinished,
+        /// How much of it had arrived when it got room.
+        before: usize,
+        since: Instant,
         _permit: OwnedSemaphorePermit,
-        until: Instant,
     },
 }
 
 /// The room that one connection has or waits for.
 pub(super) struct Room {
-    of_all: Arc<Semaphore>,
+    shared: Arc<SharedRoom>,
     grace: Duration,
     state: State,
 }
 
 impl Room {
-    /// A connection that shares `of_all`, whose permits are bytes. Each request has `grace`, and as
-    /// long as its bytes take beside it.
-    pub(super) fn new(of_all: Arc<Semaphore>, grace: Duration) -> Self {
-        Room { of_all, grace, state: State::None }
+    /// A connection that shares `shared`. Each request has `grace`, and as long as its bytes take
+    /// beside it.
+    pub(super) fn new(shared: Arc<SharedRoom>, grace: Duration) -> Self {
+        Room { shared, grace, state: State::None }
     }
 
     /// Says what has arrived in part; room for what is finished is given back. Returns whether more of
@@ -75,44 +141,67 @@ impl Room {
             self.state = State::None;
             return true;
         };
-        match &self.state {
-            State::Held { of, .. } if *of == wanted => return true,
-            State::Asking(of, _) if *of == wanted => return false,
+        match &mut self.state {
+            State::Held { of, .. } if of.is_same(&wanted) => {
+                *of = wanted;
+                return true;
+            }
+            State::Asking { of, .. } if of.is_same(&wanted) => return false,
             _ => {}
         }
         self.state = State::None;
         let bytes = u32::try_from(wanted.bytes).unwrap_or(u32::MAX);
-        if let Ok(permit) = self.of_all.clone().try_acquire_many_owned(bytes) {
-            self.state = self.held(wanted, permit);
+        let permits = self.shared.permits.clone();
+        if let Ok(permit) = permits.clone().try_acquire_many_owned(bytes) {
+            self.state = held(wanted, permit);
             return true;
         }
-        let asking = self.of_all.clone().acquire_many_owned(bytes);
-        self.state = State::Asking(wanted, Box::pin(asking));
+        let asking = Box::pin(permits.acquire_many_owned(bytes));
+        self.state = State::Asking { of: wanted, asking, _waits: Waits::begin(&self.shared) };
         false
     }
 
-    fn held(&self, of: Unfinished, permit: OwnedSemaphorePermit) -> State {
-        State::Held { of, _permit: permit, until: Instant::now() + of.time(self.grace) }
+    /// How long the request that has room has had it.
+    pub(super) fn held_for(&self) -> Duration {
+        match &self.state {
+            State::Held { since, .. } => since.elapsed(),
+            State::None | State::Asking { .. } => Duration::ZERO,
+        }
     }
 
     /// Comes back with `true` when there is room for what waited for it, and with `false` when what
-    /// has room was not finished in time. Cancel-safe.
+    /// has room was not finished in time, which is short for those who send nothing while others
+    /// wait. Cancel-safe.
     pub(super) async fn changed(&mut self) -> bool {
+        /// Others may begin to wait at any time.
+        const LOOK: Duration = Duration::from_millis(500);
         match &mut self.state {
             State::None => std::future::pending().await,
-            State::Held { until, .. } => {
-                sleep_until(*until).await;
-                false
-            }
-            State::Asking(of, asking) => {
+            State::Held { of, before, since, .. } => loop {
+                let came = of.arrived.saturating_sub(*before);
+                let due = match self.shared.is_wanted() {
+                    true => *since + UNFINISHED_GRACE.min(self.grace) + time_of(came),
+                    false => *since + self.grace + time_of(of.bytes),
+                };
+                let now = Instant::now();
+                if due <= now {
+                    return false;
+                }
+                sleep_until(due.min(now + LOOK)).await;
+            },
+            State::Asking { of, asking, .. } => {
                 let of = *of;
                 // The semaphore is never closed, and has as many permits as the longest request.
                 let Ok(permit) = asking.await else { return false };
-                self.state = self.held(of, permit);
+                self.state = held(of, permit);
                 true
             }
         }
     }
+}
+
+fn held(of: Unfinished, permit: OwnedSemaphorePermit) -> State {
+    State::Held { of, before: of.arrived, since: Instant::now(), _permit: permit }
 }
 
 #[cfg(test)]
@@ -127,13 +216,17 @@ mod tests {
     }
 
     fn rooms() -> [Room; 3] {
-        let of_all = Arc::new(Semaphore::new(ALL));
-        [(); 3].map(|()| Room::new(of_all.clone(), GRACE))
+        let shared = SharedRoom::of(ALL);
+        [(); 3].map(|()| Room::new(shared.clone(), GRACE))
+    }
+
+    async fn still_waits(room: &mut Room) -> bool {
+        tokio::time::timeout(Duration::ZERO, room.changed()).await.is_err()
     }
 
     #[test]
     fn a_little_of_a_request_needs_no_room() {
-        assert_eq!(Unfinished::new(0, UNFINISHED_FREE_BYTES, 1 << 20), None);
+        assert!(Unfinished::new(0, UNFINISHED_FREE_BYTES, 1 << 20).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -155,24 +248,41 @@ mod tests {
     async fn a_request_that_is_not_finished_in_time_gives_its_room_up_to_others() {
         let [mut first, mut second, _] = rooms();
         assert!(first.of(request(0, ALL)));
-        assert!(!second.of(request(0, ALL)));
         assert!(!first.changed().await, "its time is over");
+        assert!(first.held_for() >= GRACE);
+        assert!(!second.of(request(0, ALL)));
         drop(first);
         assert!(second.changed().await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_request_has_its_own_time() {
-        let [mut room, ..] = rooms();
-        let time = request(0, ALL).expect("it is long").time(GRACE);
-        for number in 0..10 {
-            assert!(room.of(request(number, ALL)));
-            tokio::time::sleep(time - Duration::from_millis(1)).await;
-            assert!(still_waits(&mut room).await, "request {number} has time left");
+    async fn who_sends_nothing_while_others_wait_goes_soon_and_who_sends_stays() {
+        let [mut idle, mut sending, mut waits] = rooms();
+        let begun = Instant::now();
+        let mut arrived = UNFINISHED_FREE_BYTES + 1;
+        assert!(idle.of(request(0, ALL / 2)));
+        assert!(sending.of(Unfinished::new(0, arrived, ALL / 2)));
+        assert!(!waits.of(request(0, ALL / 2)));
+        assert!(still_waits(&mut waits).await);
+        assert!(!idle.changed().await);
+        assert!(begun.elapsed() <= 2 * UNFINISHED_GRACE, "it need not wait for its whole time");
+        for _ in 0..20 {
+            arrived += UNFINISHED_BYTES_PER_SECOND;
+            assert!(sending.of(Unfinished::new(0, arrived, ALL / 2)));
+            assert!(still_waits(&mut sending).await, "it has sent as fast as it must");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        drop(idle);
+        assert!(waits.changed().await);
     }
 
-    async fn still_waits(room: &mut Room) -> bool {
-        tokio::time::timeout(Duration::ZERO, room.changed()).await.is_err()
+    #[tokio::test(start_paused = true)]
+    async fn each_request_has_its_own_time() {
+        let [mut room, ..] = rooms();
+        for number in 0..10 {
+            assert!(room.of(request(number, ALL)));
+            tokio::time::sleep(GRACE - Duration::from_millis(1)).await;
+            assert!(still_waits(&mut room).await, "request {number} has time left");
+        }
     }
 }

@@ -60,6 +60,19 @@ pub(super) fn note_slow_reader(
     );
 }
 
+/// A client is cut because it did not finish what it had begun to send.
+pub(super) fn note_unfinished(
+    node: &Node,
+    connection: u64,
+    write: &OwnedWriteHalf,
+    bytes: usize,
+    seconds: u64,
+) {
+    let Some(more) = node.cut.pass(Instant::now()) else { return };
+    let addr = write.peer_addr().map_or_else(|_| "-".to_owned(), |addr| addr.to_string());
+    info!(connection, %addr, bytes, seconds, more, "cut a client that did not finish its line or frame");
+}
+
 /// Hands runs of appends to the driver, after waiting for room for their bytes.
 pub(super) async fn submit(
     node: &Node,

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
@@ -13,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions};
 use super::metrics::Kind;
@@ -175,7 +176,7 @@ impl TextSession {
                     }
                     self.idle_at = Instant::now() + self.node.heartbeat_interval;
                 }
-                Wake::Unfinished => self.refuse_unfinished(),
+                Wake::Unfinished(after) => self.refuse_unfinished(after),
                 Wake::Stalled => {
                     let untaken = self.out.len();
                     session::note_slow_reader(&self.node, self.connection, &self.write, untaken);
@@ -198,15 +199,9 @@ impl TextSession {
         self.node.limits.payload_max + GATEWAY_LINE_EXTRA_BYTES
     }
 
-    fn refuse_unfinished(&mut self) {
-        let grace = self.node.limits.write_timeout;
-        let seconds = self.unfinished().map_or(grace, |line| line.time(grace)).as_secs();
-        info!(
-            connection = self.connection,
-            bytes = self.input.len(),
-            seconds,
-            "closed a gateway client that did not finish its line"
-        );
+    fn refuse_unfinished(&mut self, after: Duration) {
+        let (bytes, seconds) = (self.input.len(), after.as_secs());
+        session::note_unfinished(&self.node, self.connection, &self.write, bytes, seconds);
         let detail = format!("seconds={seconds} - the line had no end in that time, closing");
         self.refuse_and_close(Refusal::new(Code::Busy, detail));
     }

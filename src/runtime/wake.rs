@@ -1,5 +1,7 @@
 //! What a client's connection wakes up for, whichever door it came through.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -47,8 +49,8 @@ pub(super) enum Wake {
     InputEnded,
     /// The log did not grow in time.
     Idle,
-    /// The client did not finish in time what it had begun to send.
-    Unfinished,
+    /// The client did not finish in so long what it had begun to send.
+    Unfinished(Duration),
     /// The client did not take its output in time.
     Stalled,
     /// The connection, or the node's driver, is gone.
@@ -122,7 +124,7 @@ impl Wakes {
                 Err(_) => Wake::Broken,
             },
             there_is = self.room.changed() => {
-                if there_is { Wake::Ready } else { Wake::Unfinished }
+                if there_is { Wake::Ready } else { Wake::Unfinished(self.room.held_for()) }
             }
             _ = self.view.changed(), if tailing => Wake::Ready,
             () = sleep_until(entries_by), if tailing => Wake::Idle,

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 
 use self::request::{cut_line_end, level_of, looks, on_wire, options_of, payload_spans};
 use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions};
@@ -199,12 +199,16 @@ impl WireSession {
                 Wake::Ready => {}
                 Wake::InputEnded => self.input_ended = true,
                 Wake::Idle => self.tell_idle(),
-                Wake::Unfinished => {
-                    let grace = self.node.limits.write_timeout;
-                    let time = self.unfinished().map_or(grace, |frame| frame.time(grace));
-                    let seconds = time.as_secs();
-                    let reason = format!("a frame was not whole within {seconds} s");
-                    info!(connection = self.connection, reason, "closed a client");
+                Wake::Unfinished(after) => {
+                    let (bytes, seconds) = (self.input.len(), after.as_secs());
+                    session::note_unfinished(
+                        &self.node,
+                        self.connection,
+                        &self.write,
+                        bytes,
+                        seconds,
+                    );
+                    let reason = format!("a frame was not whole after {seconds} s");
                     return End::Refuse(RefuseCode::Busy, reason);
                 }
                 Wake::Stalled => {
