@@ -18,8 +18,10 @@ use super::wait::{DEADLINE, wait_until};
 /// A node that is not told where its log lives keeps it below a working directory of its own.
 pub fn replog(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     static NODES: AtomicU32 = AtomicU32::new(0);
+    let mut args = args.into_iter().map(|arg| arg.as_ref().to_owned()).peekable();
+    let is_node = args.peek().is_some_and(|role| role == "master" || role == "secondary");
     let mut command = quiet_command(env!("CARGO_BIN_EXE_replog"), args);
-    if command.get_args().next().is_some_and(|role| role == "master" || role == "secondary") {
+    if is_node {
         let number = NODES.fetch_add(1, Ordering::Relaxed);
         let name = format!("node-{}-{number}", std::process::id());
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -35,13 +37,28 @@ pub fn replog_cli(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command 
 }
 
 fn quiet_command(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
-    let mut command = Command::new(program);
+    let mut command = unheedful(program);
     command.args(args).current_dir(env!("CARGO_TARGET_TMPDIR"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("REPLOG_") {
             command.env_remove(name);
         }
     }
+    command
+}
+
+/// `program`, which does what it does by itself when signals come, although this test may be run where
+/// some are ignored: in the background of a shell, under nohup. Programs inherit that, and obey it.
+fn unheedful(program: &str) -> Command {
+    const HUP_INT_QUIT: u64 = 0b111;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    if ignored.is_none_or(|ignored| ignored & HUP_INT_QUIT == 0) {
+        return Command::new(program);
+    }
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,QUIT", program]);
     command
 }
 
