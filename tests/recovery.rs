@@ -100,6 +100,17 @@ fn the_operator_accepts_a_loss_by_naming_the_last_entry() {
     cluster.client().ok("APPEND two");
     cluster.kill("s1");
     cluster.start("s1");
+    // Everybody is there, and nobody will ever know more: the way out is said.
+    cluster.restart_master();
+    cluster.master.process.wait_for_log_line(&[
+        "WARN",
+        "all nodes answered",
+        "seq=2",
+        "awaited=\"s1\"",
+    ]);
+    let refused = cluster.client().cmd("APPEND x");
+    assert!(refused.starts_with("REJECTED recovering - all nodes answered"), "{refused}");
+    assert!(refused.contains("--accept-data-loss 2 "), "{refused}");
     cluster.master.process.kill();
     cluster.start_master_with(&["--accept-data-loss", "3"]);
     let mut client = cluster.client();

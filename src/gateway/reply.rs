@@ -64,6 +64,17 @@ impl Refusal {
         )
     }
 
+    /// Everybody answered, and too few can say that they lack nothing.
+    pub fn doubtful(last: Seq) -> Self {
+        Refusal::new(
+            Code::Recovering,
+            format!(
+                "- all nodes answered, and those whom STATUS names cannot say that they lack nothing: \
+                 start the master with --accept-data-loss {last} to go on with what there is"
+            ),
+        )
+    }
+
     /// Those who answer hold different logs.
     pub fn rival_logs() -> Self {
         Refusal::new(

@@ -96,6 +96,8 @@ pub(super) struct MasterDriver {
     beyond_noted: Option<(Seq, Seq)>,
     /// The same of logs that are not one.
     rivals_noted: String,
+    /// The same of answers that prove nothing.
+    doubtful_noted: Option<Seq>,
     /// Why this node must end.
     failed: Option<NodeError>,
     roster: Arc<[NodeId]>,
@@ -146,6 +148,7 @@ impl MasterDriver {
             awaited_noted: String::new(),
             beyond_noted: None,
             rivals_noted: String::new(),
+            doubtful_noted: None,
             failed: None,
         }
     }

@@ -70,6 +70,14 @@ impl Master {
         (asks && self.roster_wait_over && last < accepted).then_some((accepted, last))
     }
 
+    /// Everybody answered, and still too few vouch for what they hold: nobody will ever say more. The
+    /// last entry of the best log that there is.
+    pub fn doubtful(&self) -> Option<Seq> {
+        let all = self.secondaries.iter().all(|progress| progress.promise().is_some());
+        let waits = self.reign == Reign::Promising && self.roster_wait_over;
+        (all && waits).then(|| startup::best_end(&self.own, &self.secondaries))
+    }
+
     /// The logs of those who answer a master without one, where they are not all the same: who holds
     /// what, and up to which entry. Which of them is right nobody here can tell, so nothing is begun.
     pub fn rival_logs(&self) -> Vec<(NodeIndex, LogId, Seq)> {

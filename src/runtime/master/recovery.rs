@@ -173,6 +173,23 @@ impl MasterDriver {
         }
         self.note_accepted_beyond();
         self.note_rivals();
+        self.note_doubtful();
+    }
+
+    /// Says once that everybody answered in vain, and what an operator can do.
+    fn note_doubtful(&mut self) {
+        let doubtful = self.engine.doubtful();
+        if doubtful != self.doubtful_noted {
+            if let Some(last) = doubtful {
+                warn!(
+                    seq = %last, awaited = self.awaited(),
+                    "all nodes answered, and those awaited cannot say that they lack nothing, so this \
+                     node does not lead: start it with --accept-data-loss and that entry to go on with \
+                     what there is"
+                );
+            }
+            self.doubtful_noted = doubtful;
+        }
     }
 
     /// Says once that the loss that was accepted is not one that can be led with.
@@ -227,7 +244,10 @@ impl MasterDriver {
             (Refused::Recovering, None) if !self.engine.rival_logs().is_empty() => {
                 Refusal::rival_logs()
             }
-            _ => Refusal::of(refused, self.roster.len(), self.cluster.quorum),
+            _ => match (refused, self.engine.doubtful()) {
+                (Refused::Recovering, Some(last)) => Refusal::doubtful(last),
+                _ => Refusal::of(refused, self.roster.len(), self.cluster.quorum),
+            },
         }
     }
 
