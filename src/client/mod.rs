@@ -110,6 +110,7 @@ pub use error::{
     CommandError, ConnectError, ConnectFailure, ConnectionLost, LostReason, ReadError,
     RefusedByNode,
 };
+#[cfg(feature = "cli")]
 pub(crate) use follow::end_of_log;
 pub use follow::{FollowError, FollowEvent, Follower};
 pub use outcome::{AppendOutcome, Placed, Refusal, ReplyLine};

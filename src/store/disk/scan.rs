@@ -90,6 +90,7 @@ pub(crate) struct Scan {
     pub(crate) footer: Option<Footer>,
     pub(crate) holes: Vec<Hole>,
     pub(crate) torn: Option<Torn>,
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "`replog inspect` tells it"))]
     pub(crate) file_len: u64,
 }
 
