@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 
-use common_disk::{Events, append, is_the_made_log, manual, open, options, run_after};
+use common_disk::{Events, append, epoch, is_the_made_log, manual, open, options, run_after};
 use replog::store::fs::{RealFs, advice};
 use replog::store::{DiskLog, Fsync, Identity, LogStore, OpenError, StoreError};
 use replog::types::{Epoch, Seq};
@@ -148,7 +148,8 @@ fn a_removed_meta_and_a_removed_lock_file_are_put_back() {
     assert_eq!(pid.trim(), std::process::id().to_string());
     drop(log);
     let log = open_real(dir.path());
-    assert_eq!(log.identity(), &identity);
+    let settled = epoch(20); // Whoever has an entry has settled its epoch.
+    assert_eq!(log.identity(), &Identity { settled, ..identity });
     is_the_made_log(&log.reader(), Seq::new(20));
 }
 
@@ -157,7 +158,8 @@ fn a_log_whose_last_segment_was_removed_ends_and_vouches_for_nothing() {
     for replaced in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let mut log = open_real(dir.path());
-        let identity = Identity { vouches: true, ..Identity::default() };
+        let settled = Epoch::new(30);
+        let identity = Identity { vouches: true, settled, ..Identity::default() };
         log.set_identity(identity).unwrap();
         append(&mut log, 300, 3);
         assert_eq!(log.look_at_home(), Ok(vec![]));
@@ -175,7 +177,9 @@ fn a_log_whose_last_segment_was_removed_ends_and_vouches_for_nothing() {
         let run = run_after(log.bounds().last, log.bounds().tail, 1);
         assert!(matches!(log.append(run), Err(StoreError::Gone { .. })));
         drop(log);
-        assert!(!open_real(dir.path()).identity().vouches, "replaced={replaced}");
+        let log = open_real(dir.path());
+        assert!(!log.identity().vouches, "replaced={replaced}");
+        assert_eq!(log.identity().settled, log.bounds().tail.epoch, "replaced={replaced}");
     }
 }
 

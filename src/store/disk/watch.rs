@@ -11,6 +11,7 @@ use super::{LOCK, name_of};
 use crate::limits::HOME_LOOK_INTERVAL;
 use crate::store::fs::FileId;
 use crate::store::{Identity, StoreError};
+use crate::types::Epoch;
 
 /// How a name is found that should be that of a certain file.
 enum Found {
@@ -90,7 +91,9 @@ impl DiskLog {
             Found::Nothing => "removed",
             Found::Another => "replaced",
         };
-        let identity = Identity { vouches: false, ..self.meta.identity.clone() };
+        // What it has settled the next start finds in what is left.
+        let settled = Epoch::ZERO;
+        let identity = Identity { vouches: false, settled, ..self.meta.identity.clone() };
         let kept = self.write_meta(Meta { identity, ..self.meta.clone() });
         let name = name_of(&path);
         let gone = self.gone(format!(
