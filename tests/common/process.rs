@@ -82,7 +82,9 @@ pub fn with_files_max(files: u32, command: &Command) -> Command {
 /// The same program, started by a shell that runs `line` before it becomes the program.
 pub fn under_shell(command: &Command, line: &str) -> Command {
     let mut shell = quiet_command("sh", ["-c", &format!("{line}; exec \"$0\" \"$@\"")]);
-    shell.arg(command.get_program()).args(command.get_args());
+    // What stands before the program where signals are ignored would undo what the line says of them.
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    shell.args(words.skip(if command.get_program() == "env" { 2 } else { 0 }));
     if let Some(dir) = command.get_current_dir() {
         shell.current_dir(dir);
     }
