@@ -427,7 +427,7 @@ def _(cluster):
 section("Clients: commands and pipelining")
 
 
-@check("c-command", "6", "A COMMAND must be answered by exactly the bytes of the text gateway.")
+@check("c-command", "7.9.13", "A COMMAND must be answered by exactly the bytes of the text gateway.")
 def _(cluster):
     client = cluster.client()
     client.ping()
@@ -439,7 +439,7 @@ def _(cluster):
     holds(helped.endswith(b"END\n") and b"APPEND" in helped, f"HELP: {helped!r}")
 
 
-@check("c-command-append", "6", "APPEND as a COMMAND must be the same append.")
+@check("c-command-append", "7.9.14", "APPEND as a COMMAND must be the same append.")
 def _(cluster):
     client = cluster.client()
     reply = client.command("APPEND w=3 timeout=5 by command").decode()
@@ -595,7 +595,7 @@ def _(cluster):
         same("the payload", cluster.s1.log[-1].payload, payload)
 
 
-@check("t-same", "6", "The gateway must answer a line with the same bytes as a COMMAND does.")
+@check("t-same", "7.9.13", "The gateway must answer a line with the same bytes as a COMMAND does.")
 def _(cluster):
     client, text = cluster.client(), Text(cluster)
     for line in ("PING x", "NONSENSE", "GET 99999999", "LIST limit=1", "WAIT 99999999", "APPEND w=9 x", "DIGEST 1"):

@@ -3,6 +3,7 @@ secondary. `register` adds them to a suite; a node under test has to know `conne
 `still_works` and `memory`."""
 
 import random
+import re
 import resource
 import socket
 import threading
@@ -505,17 +506,17 @@ def register(suite, who, *, filled, appended):
         client.answers(request, "ENTRIES", lambda frame: frame.end)
         client.ping()  # and nothing more of it comes
 
-    @check("line-ends", "7.9.12", "A line end at the end of a COMMAND must be taken off; an empty line must be answered "
-           "by one empty piece.")
+    @check("line-ends", "7.9.12", "A line end at the end of a COMMAND must be taken off; a blank line, empty or of spaces "
+           "only, must be answered by one empty piece.")
     def _(node):
         client = node.client()
         for line, answer in ((b"PING x\n", b"PONG x\n"), (b"ping x\r\n", b"PONG x\n"), (b"PING x\r", None),
-                             (b"", b""), (b"\n", b""), (b"   ", b"")):
+                             (b"", b""), (b"\n", b""), (b"   ", b""), (b"  \r\n", b"")):
             request = client.send_command(line)
             pieces = client.answers(request, "COMMAND_REPLY", lambda piece: piece.end)
             got = b"".join(piece.tail for piece in pieces)
             same(f"the answer to {line!r}", got, got if answer is None else answer)
-            holds(answer != b"" or len(pieces) == 1, f"{len(pieces)} pieces for an empty line")
+            holds(answer != b"" or len(pieces) == 1, f"{len(pieces)} pieces for a blank line")
 
     @check("line-bytes", "7.9.12", "A COMMAND's line need not be UTF-8: PING gives its text back, and a verb that is none "
            "is unknown.")
@@ -537,6 +538,8 @@ def register(suite, who, *, filled, appended):
              [b"OK", b"seq=%d" % end.stored, b"epoch=%d" % end.tail_epoch, b"digest=%016x" % end.tail_digest])
         same("DIGEST of entry 1", client.command("DIGEST 1").split()[:2], [b"OK", b"seq=1"])
         holds(client.command("DIGEST 999999999999").startswith(b"ERR not-found "), "DIGEST beyond the end")
+        same("DIGEST 0", client.command("DIGEST 0"), b"OK seq=0 epoch=0 digest=0000000000000000\n")
+        holds(client.command("DIGEST x").startswith(b"ERR bad-value "), "DIGEST of what is no number")
         status = client.command("STATUS").decode().splitlines()
         said = dict(word.split("=", 1) for word in status[0].split() if "=" in word)
         same("id, role, epoch, log_id", [said.get(key) for key in ("id", "role", "epoch", "log_id")],
@@ -544,13 +547,62 @@ def register(suite, who, *, filled, appended):
         holds(int(said["next"]) > end.stored and int(said["commit"]) <= end.stored, f"next and commit: {status[0]}")
         holds(status[0].startswith("node ") and status[-1] == "END", f"the lines of STATUS: {status}")
         holds(all(line.split()[0] in ("secondary", "master") for line in status[1:-1]), f"the lines of STATUS: {status}")
-        holds(client.command("HEALTH").startswith(b"OK mode="), "HEALTH")
+        health = client.command("HEALTH").split()
+        holds(health[0] == b"OK" and health[1] == b"mode=" + said["mode"].encode(), f"HEALTH: {health}")
+        holds(said["mode"] == "normal", f"the mode of a node that lacks nothing: {said['mode']}")
+        helped = client.command("HELP").splitlines()
+        holds(helped[-1] == b"END" and any(line.split()[0] == b"PING" for line in helped), f"HELP: {helped}")
         listed = client.command("LIST from=1 limit=1").splitlines()
         holds(listed[0].startswith(b"1 ") and listed[-1].startswith(b"END count=1 first=1 last=1 commit="),
               f"LIST: {listed}")
         holds(client.command("NO-SUCH-VERB").startswith(b"ERR unknown-verb "), "an unknown verb")
         same("QUIT", client.command("QUIT"), b"OK\n")
         client.ping()  # the connection lives on
+
+    @check("verb-list", "7.9.15", f"{who} must list by default from entry 1, all, what is local, and say so; an empty list "
+           "has neither first nor last.")
+    def _(node):
+        appended(node, b"the last one")
+        client = node.client()
+        last = int(client.command("DIGEST").split()[1].removeprefix(b"seq="))
+
+        def end_of(line):
+            return [dict(word.split(b"=") for word in words.split()[1:])
+                    for words in client.command(line).splitlines()[-1:] if words.startswith(b"END ")][0]
+
+        whole = end_of("LIST")
+        same("first, last, count and level of LIST", [whole[key] for key in (b"first", b"last", b"count", b"level")],
+             [b"1", b"%d" % last, b"%d" % last, b"local"])
+        same("from the last one on", client.command(f"LIST from={last}").splitlines()[0], b"%d the last one" % last)
+        for line in ("LIST limit=0", f"LIST from={last + 1}"):
+            said = end_of(line)
+            same(line, [said[key] for key in (b"count", b"first", b"last")], [b"0", b"-", b"-"])
+        for level in ("local", "committed", "all", "1"):
+            same("the level", end_of(f"LIST limit=1 level={level}")[b"level"], level.encode())
+        for line, code in (("LIST from=0", b"bad-value"), ("LIST level=0", b"bad-value"), ("LIST level=200", b"bad-value"),
+                           ("LIST limit=x", b"bad-value"), ("LIST nonsense", b"bad-option"),
+                           ("LIST limit=1 limit=1", b"bad-option")):
+            same(line, client.command(line).split()[:2], [b"ERR", code])
+
+    @check("verb-get", "7.9.15", f"{who} must show one entry by GET, escaped as LIST escapes it, and say what is not there.")
+    def _(node):
+        payload = b"a\tb\\c\x01\x7f\r\n\xc3\xbc\xff"
+        escaped = b"a\\tb\\\\c\\x01\\x7f\\r\\n\xc3\xbc\xff"
+        appended(node, payload)
+        client = node.client()
+        last = int(client.command("DIGEST").split()[1].removeprefix(b"seq="))
+        same("LIST", client.command(f"LIST from={last}").splitlines()[0], b"%d " % last + escaped)
+        head, _, shown = client.command(f"GET {last}").partition(b" payload=")
+        same("the payload of GET", shown, escaped + b"\n")
+        said = dict(word.split(b"=", 1) for word in head.split()[1:])
+        same("seq, epoch and bytes of GET", [head.split()[0], said[b"seq"], said[b"epoch"], said[b"bytes"]],
+             [b"OK", b"%d" % last, b"%d" % client.answer.tail_epoch, b"%d" % len(payload)])
+        holds(re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said[b"time"]), f"the time of GET: {said[b'time']}")
+        holds((said[b"by"] == b"-") == (client.answer.role == "secondary"), f"who holds it: {said[b'by']}")
+        for line in ("GET 0", f"GET {last + 1}", f"DIGEST {last + 1}"):
+            same(line, client.command(line).split()[:3], [b"ERR", b"not-found", b"next=%d" % (last + 1)])
+        for line, code in (("GET", b"bad-value"), ("GET x", b"bad-value"), ("GET 1 2", b"bad-option")):
+            same(line, client.command(line).split()[:2], [b"ERR", code])
 
     @check("reserved-first", "7.9.3", f"{who} must refuse an APPEND_REQUEST with anything reserved bad-option, before it "
            "looks at role, size and w.")
