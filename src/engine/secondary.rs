@@ -310,9 +310,13 @@ impl Secondary {
         self.lacks
     }
 
-    /// Entries kept until the ones before them come.
+    /// Entries kept until the ones before them come. What of a kept run is in the log already, since
+    /// its turn has come and there is no room for the rest, is not among them.
     pub fn held(&self) -> RangeSet {
-        RangeSet::of(self.held.iter().map(|(&first, &(end, _))| SeqRange::new(first, end)))
+        let runs = self.held.iter().map(|(&first, &(end, _))| SeqRange::new(first, end));
+        let mut held = RangeSet::of(runs);
+        held.remove_up_to(self.written);
+        held
     }
 
     // ---- outputs ----
@@ -712,5 +716,39 @@ impl Secondary {
 impl Default for Secondary {
     fn default() -> Self {
         Secondary::new(Holdings::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Digest;
+
+    #[test]
+    fn what_is_told_as_held_lies_beyond_what_is_received() {
+        let (session, epoch) = (SessionId(1), Epoch::new(1));
+        let mut engine = Secondary::default();
+        let log_id = Some(LogId::new([1; 16]));
+        let hello = MasterHello { log_id, epoch, run_id: RunId::new(1), begins: None };
+        engine.handle_hello(session, hello).unwrap();
+        let run = |first, last| Arrival {
+            range: SeqRange::inclusive(Seq::new(first), Seq::new(last)),
+            before: PrefixId::EMPTY,
+            tail: PrefixId { epoch, digest: Digest::new(last) },
+            bytes: 100,
+            overlap: None,
+        };
+        for (first, last) in [(4, 6), (5, 9), (1, 5)] {
+            assert!(engine.handle_arrival(session, run(first, last)));
+        }
+        engine.handle_written(Seq::new(5));
+        // The first held run finds no room, and the second one, which overlaps it, stays.
+        assert!(!engine.takes(session, run(4, 6).range, 100, false));
+        while engine.poll_effect().is_some() {}
+        let Some(SecondaryEffect::Ack { received, held, .. }) = engine.poll_ack() else {
+            panic!("an ACK is due");
+        };
+        let beyond = SeqRange::inclusive(Seq::new(6), Seq::new(9));
+        assert_eq!((received, held), (Seq::new(5), RangeSet::of([beyond])));
     }
 }
