@@ -76,6 +76,9 @@ pub enum RecordError {
     /// Epochs fall.
     #[error("entry {0} has a lower epoch than the one before")]
     BadEpoch(Seq),
+    /// Of epoch 0, under which nobody numbers.
+    #[error("entry {0} names no epoch")]
+    NoEpoch(Seq),
     /// Of an epoch above that of whoever sent it.
     #[error("entry {0} is of an epoch that had not begun when it was sent")]
     FutureEpoch(Seq),
@@ -266,7 +269,7 @@ impl Run {
     }
 
     /// The same for what came in a frame of epoch `now`: no entry can be of a later one, and once there
-    /// was one, nothing of this epoch could follow it.
+    /// was one, nothing of this epoch could follow it. Nor can one be of epoch 0, which means none.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -278,6 +281,9 @@ impl Run {
         now: Epoch,
     ) -> Result<Run, RecordError> {
         let run = Run::verify(bytes, first, count, before)?;
+        if before.epoch == Epoch::ZERO && run.epochs.first().is_none_or(|&(_, seq)| seq > first) {
+            return Err(RecordError::NoEpoch(first));
+        }
         if run.tail.epoch <= now {
             return Ok(run);
         }
@@ -576,6 +582,20 @@ mod tests {
         assert_eq!(Run::verify(bytes, Seq::FIRST, 2, PrefixId::EMPTY), Ok(part));
         assert_eq!(run.clone().split_until(Seq::new(4)), Some(run.clone()));
         assert_eq!(run.split_until(Seq::FIRST), None);
+    }
+
+    #[test]
+    fn an_entry_that_names_no_epoch_is_refused_from_elsewhere() {
+        let mut arena = BytesMut::new();
+        let mut builder = RunBuilder::new(&mut arena, Seq::ZERO, PrefixId::EMPTY);
+        builder.push(Epoch::ZERO, 0, b"of nobody");
+        builder.push(Epoch::new(1), 0, b"of a master");
+        let bytes = builder.finish(&mut arena).expect("two entries were pushed").bytes().clone();
+        let result = Run::verify_sent(bytes, Seq::FIRST, 2, PrefixId::EMPTY, Epoch::new(1));
+        assert_eq!(result, Err(RecordError::NoEpoch(Seq::FIRST)));
+        let run = three_entries();
+        let (bytes, now) = (run.bytes().clone(), Epoch::new(1));
+        assert_eq!(Run::verify_sent(bytes, Seq::FIRST, 3, PrefixId::EMPTY, now), Ok(run));
     }
 
     #[test]

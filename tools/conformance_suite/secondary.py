@@ -881,6 +881,14 @@ def _(node):
     leader.rejects(wire.build_record(leader.end, leader.epoch - 1, b"payload"), count=1)
 
 
+@check("no-epoch", "4", "A secondary must answer a record of epoch 0 NACK bad-record, also behind a previous epoch of 0.")
+def _(node):
+    leader = node.lead()
+    leader.store(b"of the epoch that leads")
+    previous = Prefix(leader.end.seq, 0, leader.end.digest)
+    leader.rejects(wire.build_record(previous, 0, b"payload"), previous, count=1)
+
+
 @check("later-epoch", "4", "A secondary must answer a record of an epoch above that of its frame NACK bad-record.")
 def _(node):
     leader = node.lead()
