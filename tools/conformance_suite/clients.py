@@ -433,6 +433,8 @@ def _(cluster):
     client.ping()
     same("an unknown verb", client.command("NONSENSE").split(b" ")[:2], [b"ERR", b"unknown-verb"])
     same("a secondary's verb", client.command("DELAY 1s").split(b" ")[:1], [b"ERR"])
+    for payload in (b"one", b"two"):
+        client.ok(payload, w=3, timeout=PATIENCE)
     listed = client.command("LIST limit=2")
     holds(listed.startswith(b"1 ") and listed.splitlines()[-1].startswith(b"END count=2 "), f"LIST limit=2: {listed!r}")
     helped = client.command("HELP")
