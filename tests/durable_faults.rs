@@ -857,3 +857,23 @@ fn thirty_kills_of_random_nodes_under_load_lose_nothing_and_repeat_nothing() {
     assert!(sent >= writers.answered.load(Ordering::Relaxed) && sent > 600, "{sent} sent");
     assert!(places.len() <= sent + 1, "somebody else wrote into the log");
 }
+
+/// The answer to a master's HELLO is the promise: it must not be given where it could not be kept.
+#[test]
+fn a_promise_that_cannot_be_kept_is_not_given() {
+    let mut cluster = Cluster::of(1).on_disk().start();
+    cluster.client().ok("APPEND w=2 one");
+    // Nothing can be written under that name any more.
+    std::fs::create_dir(cluster.dir("s1").join("meta.tmp")).expect("a directory can be made");
+    cluster.restart_master();
+    cluster.node("s1").process.wait_for_log_line(&["ERROR", "the file meta", "exit_code"]);
+    let meta = std::fs::read_to_string(cluster.dir("s1").join("meta")).expect("it is there");
+    assert!(meta.contains("\nepoch=1\n"), "{meta}");
+    let mut client = cluster.client();
+    wait_until("the end of s1 to be seen", || {
+        (client.status().secondary("s1").get("health") == "unhealthy").then_some(())
+    });
+    assert_eq!(client.ok("HEALTH").get("mode"), "recovering");
+    let log = cluster.master.process.log();
+    assert!(!log.iter().any(|line| line.contains(" leads ")), "{log:?}");
+}

@@ -469,7 +469,10 @@ impl SecondaryDriver {
 
     /// Carries out what the engine decided; `current` is the run that just arrived.
     fn carry_out(&mut self, now: Time, mut current: Option<Run>) {
-        while let Some(effect) = self.engine.poll_effect() {
+        // What could not be done ends it: nothing that follows may be done without it.
+        while self.failed.is_none()
+            && let Some(effect) = self.engine.poll_effect()
+        {
             match effect {
                 SecondaryEffect::Append { range } => {
                     let run = current.take().and_then(|run| run.split_from(range.first));
@@ -493,11 +496,7 @@ impl SecondaryDriver {
                     }
                 }
                 SecondaryEffect::DropHeld => self.held.clear(),
-                SecondaryEffect::MakeDurable { up_to } => {
-                    let stored = self.log.store_mut().make_durable(up_to);
-                    debug!(seq = %stored, "stored");
-                    self.engine.handle_stored(stored);
-                }
+                SecondaryEffect::MakeDurable { up_to } => self.make_durable(up_to),
                 SecondaryEffect::Nack { session, seq, code } => {
                     match code {
                         // The log tells of a full disk as such, and not for each frame.
@@ -510,31 +509,40 @@ impl SecondaryDriver {
                     self.closed(session, Some(code), code.word());
                 }
                 SecondaryEffect::Keep { log_id, epoch, run_id, settled, vouches } => {
-                    let commit = self.engine.levels().commit;
-                    let log_id = Some(log_id);
-                    let identity = Identity { log_id, epoch, run_id, settled, commit, vouches };
-                    if let Err(error) = self.log.store_mut().set_identity(identity) {
-                        self.fail(error);
-                    }
+                    self.keep((log_id, epoch, run_id), settled, vouches);
                 }
-                SecondaryEffect::SetAside { from } => {
-                    match self
-                        .log
-                        .store_mut()
-                        .set_aside(from, "the master's log has other entries there")
-                    {
-                        Ok(count) => {
-                            self.aside += count;
-                            warn!(seq = %from, count, "entries moved aside");
-                        }
-                        Err(error) => self.fail(error),
-                    }
-                }
+                SecondaryEffect::SetAside { from } => self.set_aside(from),
                 SecondaryEffect::Reconnect { session } => {
                     self.closed(session, None, "the log is damaged, or whole again");
                 }
                 SecondaryEffect::Ack { .. } => unreachable!("BUG: ACKs come by poll_ack"),
             }
+        }
+    }
+
+    fn make_durable(&mut self, up_to: Seq) {
+        let stored = self.log.store_mut().make_durable(up_to);
+        debug!(seq = %stored, "stored");
+        self.engine.handle_stored(stored);
+    }
+
+    fn keep(&mut self, promise: (LogId, Epoch, RunId), settled: Epoch, vouches: bool) {
+        let (log_id, epoch, run_id) = promise;
+        let (log_id, commit) = (Some(log_id), self.engine.levels().commit);
+        let identity = Identity { log_id, epoch, run_id, settled, commit, vouches };
+        if let Err(error) = self.log.store_mut().set_identity(identity) {
+            self.fail(error);
+        }
+    }
+
+    fn set_aside(&mut self, from: Seq) {
+        let reason = "the master's log has other entries there";
+        match self.log.store_mut().set_aside(from, reason) {
+            Ok(count) => {
+                self.aside += count;
+                warn!(seq = %from, count, "entries moved aside");
+            }
+            Err(error) => self.fail(error),
         }
     }
 
@@ -610,7 +618,8 @@ impl SecondaryDriver {
 
     /// Sends a frame; a muted secondary drops it.
     fn push(&mut self, now: Time, session: SessionId, kind: Kind, message: &Message) {
-        if self.faults.is_muted(now) {
+        // Nor is anything said that rests on what could not be kept.
+        if self.faults.is_muted(now) || self.failed.is_some() {
             return;
         }
         if let Some(link) = self.links.get_mut(&session) {
@@ -651,9 +660,16 @@ impl SecondaryDriver {
         }
         self.faults.forget(session);
         self.engine.handle_disconnected(session);
+        // Frames and entries go with the connection; what the log has become is kept all the same.
         while let Some(effect) = self.engine.poll_effect() {
-            if effect == SecondaryEffect::DropHeld {
-                self.held.clear();
+            match effect {
+                SecondaryEffect::DropHeld => self.held.clear(),
+                SecondaryEffect::MakeDurable { up_to } => self.make_durable(up_to),
+                SecondaryEffect::Keep { log_id, epoch, run_id, settled, vouches } => {
+                    self.keep((log_id, epoch, run_id), settled, vouches);
+                }
+                SecondaryEffect::SetAside { from } => self.set_aside(from),
+                _ => {}
             }
         }
     }

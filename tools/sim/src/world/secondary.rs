@@ -204,6 +204,7 @@ impl World {
         self.tell(node, "hello", epoch.number(), stored.number(), || {
             format!("to {} epoch {} with stored={stored}", hello.node_id, hello.epoch)
         });
+        self.check_kept(node);
         let answer = Message::Hello(self.secondary_hello(node)).encode();
         self.push_secondary(node, session, Kind::Control, answer);
     }
@@ -287,6 +288,7 @@ impl World {
             format!("to {last}: {}", if answer { "done" } else { "contradicts" })
         });
         if answer {
+            self.check_kept(node);
             let answer = Message::Hello(self.secondary_hello(node)).encode();
             self.push_secondary(node, session, Kind::Control, answer);
         } else if !self.excused {
@@ -477,23 +479,9 @@ impl World {
                     self.secondary_closed(node, session, Some(code), code.word());
                 }
                 SecondaryEffect::Keep { log_id, epoch, run_id, settled, vouches } => {
-                    let own = self.own(node);
-                    let (log_id, commit) = (Some(log_id), own.engine.levels().commit);
-                    let identity = Identity { log_id, epoch, run_id, settled, commit, vouches };
-                    if let Err(error) = own.store.keep(identity) {
-                        self.secondary_store_failed(node, &error);
-                    }
+                    self.keep_secondary(node, (log_id, epoch, run_id), settled, vouches);
                 }
-                SecondaryEffect::SetAside { from } => {
-                    self.tell(node, "sets-aside", from.number(), 0, || format!("from {from}"));
-                    self.check_aside(node, from);
-                    self.seen.note(Sometimes::Aligned);
-                    let own = self.own(node);
-                    own.aside = Some(from);
-                    if let Err(error) = own.store.set_aside(from) {
-                        self.secondary_store_failed(node, &error);
-                    }
-                }
+                SecondaryEffect::SetAside { from } => self.set_aside_secondary(node, from),
                 SecondaryEffect::Reconnect { session } => {
                     self.secondary_closed(node, session, None, "damaged, or whole again");
                 }
@@ -537,6 +525,8 @@ impl World {
         else {
             return;
         };
+        self.check_kept(node);
+        let own = self.own(node);
         let range = |range: SeqRange| HeldRange {
             first: range.first.number(),
             last: range.last().number(),
@@ -618,10 +608,56 @@ impl World {
         let own = self.own(node);
         own.verbs.delayed.retain(|_, frame| frame.session != session);
         own.engine.handle_disconnected(session);
-        while let Some(effect) = own.engine.poll_effect() {
-            if effect == SecondaryEffect::DropHeld {
-                own.held.clear();
+        while let Some(effect) = self.own(node).engine.poll_effect() {
+            match effect {
+                SecondaryEffect::DropHeld => self.own(node).held.clear(),
+                SecondaryEffect::MakeDurable { up_to } => self.make_durable(node, up_to),
+                SecondaryEffect::Keep { log_id, epoch, run_id, settled, vouches } => {
+                    self.keep_secondary(node, (log_id, epoch, run_id), settled, vouches);
+                }
+                SecondaryEffect::SetAside { from } => self.set_aside_secondary(node, from),
+                _ => {}
             }
+        }
+    }
+
+    fn keep_secondary(
+        &mut self,
+        node: usize,
+        (log_id, epoch, run_id): (LogId, Epoch, RunId),
+        settled: Epoch,
+        vouches: bool,
+    ) {
+        let own = self.own(node);
+        let (log_id, commit) = (Some(log_id), own.engine.levels().commit);
+        let identity = Identity { log_id, epoch, run_id, settled, commit, vouches };
+        if let Err(error) = own.store.keep(identity) {
+            self.secondary_store_failed(node, &error);
+        }
+    }
+
+    fn set_aside_secondary(&mut self, node: usize, from: Seq) {
+        self.tell(node, "sets-aside", from.number(), 0, || format!("from {from}"));
+        self.check_aside(node, from);
+        self.seen.note(Sometimes::Aligned);
+        let own = self.own(node);
+        own.aside = Some(from);
+        if let Err(error) = own.store.set_aside(from) {
+            self.secondary_store_failed(node, &error);
+        }
+    }
+
+    /// What a node says of itself rests on what it has kept.
+    fn check_kept(&mut self, node: usize) {
+        let own = self.own(node);
+        let (bounds, kept) = (own.store.bounds(), own.store.identity().clone());
+        let said = (own.engine.epoch(), own.engine.settled(Epoch::ZERO));
+        let settled = kept.settled.max(bounds.tail.epoch);
+        if !self.hosts[node].failed && (said.0 > kept.epoch || said.1 > settled) {
+            self.fail(
+                "a promise and a settled epoch are kept before they are told",
+                format!("n{node} says {said:?}, {} and {settled} are kept", kept.epoch),
+            );
         }
     }
 
