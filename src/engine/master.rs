@@ -677,11 +677,7 @@ impl Master {
         let commit = self.levels.commit;
         // Only what this epoch proved counts: a refused secondary holds nothing of this log, and one that
         // has not settled the epoch makes nothing committed, since its log could lose against another.
-        self.positions.extend(self.secondaries.iter().map(|progress| match progress.accepted {
-            true if progress.settled => progress.stored,
-            true => progress.stored.min(commit),
-            false => Seq::ZERO,
-        }));
+        self.positions.extend(self.secondaries.iter().map(|progress| progress.counted(commit)));
         if !self.levels.update(self.stored, &mut self.positions) {
             return;
         }
@@ -703,7 +699,7 @@ impl Master {
     fn collect_received(&mut self, changed: SeqRange) {
         let Master { secondaries, waiters, released, .. } = self;
         let held = |seq| {
-            let (holders, until) = holders_among(secondaries, Seq::new(u64::MAX), seq, true);
+            let (holders, until) = holders_among(secondaries, Seq::new(u64::MAX), seq, None);
             let twice = active(Bug::CountedTwice) && holders.len() > 1;
             (holders.len() + usize::from(twice), until)
         };
@@ -754,7 +750,8 @@ impl Master {
     fn holders_from(&self, seq: Seq, ack: AckLevel) -> (NodeSet, Option<Seq>) {
         let received = ack == AckLevel::Received;
         let own = if received { self.last } else { self.stored };
-        holders_among(&self.secondaries, own, seq, received)
+        let commit = (!received).then_some(self.levels.commit);
+        holders_among(&self.secondaries, own, seq, commit)
     }
 
     fn progress(&mut self, of: NodeIndex) -> &mut Progress {
@@ -767,11 +764,12 @@ impl Master {
     }
 }
 
+/// Who has stored `seq`, as far as that counts where `commit` is committed; without it, who received it.
 fn holders_among(
     secondaries: &[Progress],
     own: Seq,
     seq: Seq,
-    received: bool,
+    commit: Option<Seq>,
 ) -> (NodeSet, Option<Seq>) {
     let mut holders = NodeSet::default();
     let mut until = None;
@@ -780,7 +778,7 @@ fn holders_among(
         until = Some(own.next());
     }
     for (position, progress) in secondaries.iter().enumerate().filter(|(_, p)| p.accepted) {
-        let (holds, changes) = progress.holds(seq, received);
+        let (holds, changes) = progress.holds(seq, commit);
         if holds {
             holders = holders.with(NodeIndex::secondary(position));
         }

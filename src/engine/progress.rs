@@ -473,14 +473,25 @@ impl Progress {
         self.stalled_since.map(|since| since.after(attempt_timeout))
     }
 
-    /// Whether it holds `seq`, at the level `stored` or `received`, and up to where (exclusive) that
-    /// stays so.
-    pub fn holds(&self, seq: Seq, received: bool) -> (bool, Option<Seq>) {
-        let position = if received { self.received } else { self.stored };
-        if seq <= position {
-            return (true, Some(position.next()));
+    /// Up to where what it stored counts where `commit` is committed: nothing it holds makes more
+    /// committed before it has settled the epoch.
+    pub fn counted(&self, commit: Seq) -> Seq {
+        match self.accepted {
+            true if self.settled => self.stored,
+            true => self.stored.min(commit),
+            false => Seq::ZERO,
         }
-        if received { self.held.holds(seq) } else { (false, None) }
+    }
+
+    /// Whether it has stored `seq`, as far as that counts where `commit` is committed, or without it
+    /// received it; and up to where (exclusive) that stays so.
+    pub fn holds(&self, seq: Seq, commit: Option<Seq>) -> (bool, Option<Seq>) {
+        let position = commit.map_or(self.received, |commit| self.counted(commit));
+        match commit {
+            _ if seq <= position => (true, Some(position.next())),
+            Some(_) => (false, None),
+            None => self.held.holds(seq),
+        }
     }
 
     fn has_unacknowledged(&self) -> bool {

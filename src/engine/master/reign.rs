@@ -73,8 +73,9 @@ impl Master {
     /// Everybody answered, and still too few vouch for what they hold: nobody will ever say more. The
     /// last entry of the best log that there is.
     pub fn doubtful(&self) -> Option<Seq> {
-        let all = self.secondaries.iter().all(|progress| progress.promise().is_some());
-        let waits = self.reign == Reign::Promising && self.roster_wait_over;
+        let answered = |progress: &Progress| progress.promise().is_some() && !progress.comparing;
+        let all = self.secondaries.iter().all(answered) && !self.awaited().is_empty();
+        let waits = self.reign == Reign::Promising && self.roster_wait_over && !self.damaged;
         (all && waits).then(|| startup::best_end(&self.own, &self.secondaries))
     }
 
