@@ -4,6 +4,7 @@
 //! out what the engine decided, and hands out the answers, one message per connection.
 
 mod disk;
+mod hello;
 mod recovery;
 mod sending;
 mod status;
@@ -19,14 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::clock::unix_ms;
-use super::dial::{connect, dead_after};
 use super::inbox::{
     AppendRun, ClientInput, DialError, Input, Introduced, Node, Outcome, PeerEvent, Reply,
     RunOptions, View,
 };
 use super::link::{Kind, Link};
 use super::node::NodeError;
-use super::reader::{cut, epoch_row, epoch_table, fault_of, held_ranges, hello_of};
+use super::reader::{cut, epoch_row, fault_of, held_ranges};
 use super::reads::{Asked, PeerReads};
 use super::store::{DISK_LOOK_INTERVAL, DiskNews, DiskRoom, Log, OpenLog};
 use crate::codes::{Class, NackCode, RefuseCode};
@@ -38,13 +38,11 @@ use crate::engine::{
 };
 use crate::gateway::Refusal;
 use crate::gateway::reply::Placed;
-use crate::limits::{
-    EPOCH_TABLE_ROWS_MAX, READ_CHUNK_BYTES, RECORD_HEADER_BYTES, ROOM_TOLD_INTERVAL,
-};
+use crate::limits::{READ_CHUNK_BYTES, RECORD_HEADER_BYTES, ROOM_TOLD_INTERVAL};
 use crate::store::{Identity, RunBuilder, StoreError};
 use crate::types::{AckLevel, Digest, Epoch, LogId, NodeId, NodeIndex, PrefixId, RunId, Seq, Time};
 use crate::wire::Message;
-use crate::wire::codec::{self, EpochStart, Hello};
+use crate::wire::codec::{self, Hello};
 
 /// Room for new records, taken at a time.
 const ARENA_BYTES: usize = 1 << 20;
@@ -59,7 +57,9 @@ struct Peer {
     /// The HELLO that awaits its answer named an epoch.
     leading: bool,
     /// A HELLO of ours on this connection has no answer yet.
-    introducing: bool,
+    introducing: u32,
+    /// The last of them was sent by a leader: it says truly where the epoch begins.
+    told_as_leader: bool,
     last_contact: Option<Time>,
     heartbeat: u64,
     heartbeat_sent: Time,
@@ -117,7 +117,8 @@ impl MasterDriver {
             addr: secondary.addr.clone(),
             link: None,
             leading: false,
-            introducing: false,
+            introducing: 0,
+            told_as_leader: false,
             last_contact: None,
             heartbeat: 0,
             heartbeat_sent: Time::ZERO,
@@ -213,12 +214,12 @@ impl MasterDriver {
             }
             self.write_run(now);
             self.carry_out(now);
-            self.deliver_replies();
-            self.publish();
-            self.note_awaited();
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
+            self.deliver_replies();
+            self.publish();
+            self.note_awaited();
             if let Some((by, epoch)) = self.deposed.take() {
                 return Err(NodeError::Deposed { by, epoch });
             }
@@ -448,8 +449,10 @@ impl MasterDriver {
             let code = Some(RefuseCode::BadFrame);
             return self.disconnected(to, session, code, fault.to_owned());
         }
+        let leads = self.engine.reign() == Reign::Leading;
         let peer = self.peer(to);
-        let leading = peer.leading;
+        // Sent before the reign began, it could not say where that begins: it is said once more.
+        let leading = peer.leading && (peer.told_as_leader || !leads);
         if hello.role != codec::Role::Secondary || hello.node_id != peer.id.as_str() {
             let reason = format!("{} says it is {:?}", peer.addr, cut(&hello.node_id));
             warn!(peer = %peer.id, reason, "refused: the roster is wrong");
@@ -535,8 +538,13 @@ impl MasterDriver {
                 }
             }
             // Only as an answer: positions travel in ACKs otherwise.
-            Message::Hello(hello) if std::mem::take(&mut self.peer(from).introducing) => {
-                self.introduced(now, from, session, &hello);
+            Message::Hello(hello) if self.peer(from).introducing > 0 => {
+                let peer = self.peer(from);
+                peer.introducing -= 1;
+                // Of several under way the last one is judged.
+                if peer.introducing == 0 {
+                    self.introduced(now, from, session, &hello);
+                }
             }
             Message::Ack(_) | Message::Nack(_) | Message::HeartbeatAck(_) => {
                 let reason = "a frame of another epoch".to_owned();
@@ -605,13 +613,18 @@ impl MasterDriver {
     // ---- effects ----
 
     fn carry_out(&mut self, now: Time) {
-        while let Some(effect) = self.engine.poll_effect() {
+        // What could not be done ends it: nothing that follows may be done without it.
+        while self.failed.is_none()
+            && let Some(effect) = self.engine.poll_effect()
+        {
             match effect {
                 Effect::Dial { to } => self.dial(to),
                 Effect::Introduce { to, .. } => {
+                    let leads = self.engine.reign() == Reign::Leading;
                     let hello = Message::Hello(self.hello(to));
                     let peer = self.peer(to);
-                    (peer.leading, peer.introducing) = (true, true);
+                    peer.introducing += 1;
+                    (peer.leading, peer.told_as_leader) = (true, leads);
                     self.push(now, to, Kind::Control, &hello);
                 }
                 Effect::Close { to, code, .. } => {
@@ -719,6 +732,9 @@ impl MasterDriver {
     }
 
     fn push(&mut self, now: Time, to: NodeIndex, kind: Kind, message: &Message) {
+        if self.failed.is_some() {
+            return; // Nothing is said that rests on what could not be kept.
+        }
         if let Some(link) = &mut self.peer(to).link {
             link.push(kind, message);
             self.flush(now, to);
@@ -743,53 +759,5 @@ impl MasterDriver {
             commit: levels.commit.number(),
             held_by: levels.held_by.iter().map(|seq| seq.number()).collect(),
         }
-    }
-
-    fn hello(&mut self, to: NodeIndex) -> Hello {
-        let bounds = self.log.store().bounds();
-        let epoch = self.engine.epoch().number();
-        let mut epoch_table = epoch_table(&self.node.log);
-        if epoch > 0 && epoch_table.last().is_none_or(|newest| newest.epoch < epoch) {
-            if epoch_table.len() >= EPOCH_TABLE_ROWS_MAX {
-                epoch_table.remove(0);
-            }
-            epoch_table.push(EpochStart { epoch, first: bounds.last.next().number() });
-        }
-        Hello {
-            peer_id: self.peer(to).id.to_string(),
-            log_id: self.engine.log_id().map(LogId::bytes),
-            epoch,
-            run_id: self.engine.run_id().value(),
-            epoch_table,
-            stored: bounds.last.number(),
-            tail_epoch: bounds.tail.epoch.number(),
-            tail_digest: bounds.tail.digest.value(),
-            settled: self.engine.settled().number(),
-            commit: self.engine.levels().commit.number(),
-            vouches: self.engine.log_id().is_some(),
-            master_addr: self.node.advertise.clone(),
-            ..hello_of(&self.node)
-        }
-    }
-
-    fn dial(&mut self, to: NodeIndex) {
-        let session = SessionId(self.next_session);
-        self.next_session += 1;
-        let hello = self.hello(to);
-        let leading = hello.epoch > 0;
-        let peer = self.peer(to);
-        (peer.leading, peer.introducing, peer.heartbeat) = (leading, false, 0);
-        peer.link = None;
-        let addr = peer.addr.clone();
-        let (driver, stop) = (self.node.driver.clone(), self.node.stop.clone());
-        let dead_after = dead_after(&self.cluster);
-        tokio::spawn(async move {
-            let result = tokio::select! {
-                result = connect(&addr, session, hello, dead_after) => result,
-                () = stop.cancelled() => return,
-            };
-            // A driver that is gone needs no event.
-            let _ = driver.send(Input::Peer(PeerEvent::Dialled { to, session, result })).await;
-        });
     }
 }

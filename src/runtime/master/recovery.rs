@@ -77,8 +77,8 @@ impl MasterDriver {
         };
         let peer = self.peer(to);
         warn!(peer = %peer.id, seq = %last, "its log differs behind this entry");
-        peer.introducing = true;
-        peer.leading = true;
+        peer.introducing += 1;
+        (peer.leading, peer.told_as_leader) = (true, true);
         let align = codec::Align {
             epoch: self.engine.epoch().number(),
             last: last.number(),

@@ -37,11 +37,13 @@ impl World {
         self.master.next_session += 1;
         let hello = self.master_hello(to);
         let leading = hello.epoch > 0;
+        let leads = self.master.engine.reign() == replog::engine::Reign::Leading;
         self.tell(0, "dial", to as u64, session.0, || {
             format!("n{to}{}", if leading { " leading" } else { "" })
         });
         let peer = self.peer(to);
-        (peer.leading, peer.introducing, peer.heartbeat) = (leading, false, 0);
+        (peer.leading, peer.told_as_leader) = (leading, leads);
+        (peer.introducing, peer.heartbeat) = (0, 0);
         if let Some(link) = peer.link.take() {
             self.drop_link(&link);
         }

@@ -28,7 +28,8 @@ use crate::sometimes::Sometimes;
 pub(super) struct Peer {
     pub(super) link: Option<Link>,
     pub(super) leading: bool,
-    pub(super) introducing: bool,
+    pub(super) introducing: u32,
+    pub(super) told_as_leader: bool,
     pub(super) heartbeat: u64,
     /// When something was heard of it.
     pub(super) last_contact: u64,
@@ -293,7 +294,9 @@ impl World {
     }
 
     fn master_introduced(&mut self, now: Time, to: usize, session: SessionId, hello: &Hello) {
-        let leading = self.peer(to).leading;
+        let leads = self.master.engine.reign() == Reign::Leading;
+        let peer = self.peer(to);
+        let leading = peer.leading && (peer.told_as_leader || !leads);
         if hello.role != Role::Secondary || hello.node_id != format!("n{to}") {
             self.close_peer(to, RefuseCode::WrongNode);
             let code = RefuseCode::WrongNode;
@@ -378,8 +381,12 @@ impl World {
                 if ack.epoch == 0
                     || ack.epoch == epoch
                     || self.master.engine.reign() != Reign::Leading => {}
-            Message::Hello(hello) if std::mem::take(&mut self.peer(from).introducing) => {
-                self.master_introduced(now, from, session, &hello);
+            Message::Hello(hello) if self.peer(from).introducing > 0 => {
+                let peer = self.peer(from);
+                peer.introducing -= 1;
+                if peer.introducing == 0 {
+                    self.master_introduced(now, from, session, &hello);
+                }
             }
             Message::Ack(_)
             | Message::Nack(_)
@@ -449,10 +456,12 @@ impl World {
             match effect {
                 Effect::Dial { to } => self.dial(to.as_usize()),
                 Effect::Introduce { to, .. } => {
+                    let leads = self.master.engine.reign() == Reign::Leading;
                     let to = to.as_usize();
                     let hello = Message::Hello(self.master_hello(to)).encode();
                     let peer = self.peer(to);
-                    (peer.leading, peer.introducing) = (true, true);
+                    peer.introducing += 1;
+                    (peer.leading, peer.told_as_leader) = (true, leads);
                     self.push_master(now, to, Kind::Control, hello);
                 }
                 Effect::Close { to, code, .. } => {
@@ -531,7 +540,8 @@ impl World {
         };
         self.tell(0, "aligns", to as u64, last.number(), || format!("n{to} to {last}"));
         let peer = self.peer(to);
-        (peer.introducing, peer.leading) = (true, true);
+        peer.introducing += 1;
+        (peer.leading, peer.told_as_leader) = (true, true);
         let align = codec::Align {
             epoch: self.master.engine.epoch().number(),
             last: last.number(),
