@@ -7,7 +7,6 @@
 //! sits there silently keeps nobody out.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -84,7 +83,6 @@ pub(super) struct Places {
     shares: Shares,
     // Held for a look-up, never across an await.
     taken: Mutex<Taken>,
-    turned_away: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -92,12 +90,13 @@ struct Taken {
     clients: usize,
     strangers: BTreeMap<u64, CancellationToken>,
     operators: BTreeMap<u64, CancellationToken>,
+    turned_away: BTreeMap<u64, CancellationToken>,
     next: u64,
 }
 
 impl Places {
     pub(super) fn new(shares: Shares) -> Arc<Places> {
-        Arc::new(Places { shares, taken: Mutex::default(), turned_away: AtomicUsize::new(0) })
+        Arc::new(Places { shares, taken: Mutex::default() })
     }
 
     /// How many clients there may be.
@@ -139,11 +138,17 @@ impl Places {
         Operator { places: self.clone(), number, gone }
     }
 
-    /// A place for as long as it takes to say that there is none; `None` if even those are taken.
-    pub(super) fn turn_away(self: &Arc<Self>) -> Option<TurnedAway> {
-        let before = self.turned_away.fetch_add(1, Ordering::Relaxed);
-        let place = TurnedAway(self.clone());
-        (before < self.shares.turned_away_max).then_some(place)
+    /// A place for as long as it takes to say that there is none. If all are taken, the one who came
+    /// first goes.
+    pub(super) fn turn_away(self: &Arc<Self>) -> TurnedAway {
+        let mut taken = self.taken();
+        let number = taken.number();
+        let gone = CancellationToken::new();
+        if taken.turned_away.len() >= self.shares.turned_away_max {
+            evict_oldest(&mut taken.turned_away);
+        }
+        taken.turned_away.insert(number, gone.clone());
+        TurnedAway { places: self.clone(), number, gone }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -218,11 +223,22 @@ impl Drop for Operator {
 
 /// The place of somebody who is told that there is none.
 #[derive(Debug)]
-pub(super) struct TurnedAway(Arc<Places>);
+pub(super) struct TurnedAway {
+    places: Arc<Places>,
+    number: u64,
+    gone: CancellationToken,
+}
+
+impl TurnedAway {
+    /// Comes back when the place is wanted for somebody else.
+    pub(super) async fn evicted(&self) {
+        self.gone.cancelled().await;
+    }
+}
 
 impl Drop for TurnedAway {
     fn drop(&mut self) {
-        self.0.turned_away.fetch_sub(1, Ordering::Relaxed);
+        self.places.taken().turned_away.remove(&self.number);
     }
 }
 
@@ -303,7 +319,8 @@ mod tests {
         assert!(is_evicted(first.evicted()) && !is_evicted(second.evicted()));
         drop(first);
         assert!(!is_evicted(second.evicted()));
-        assert!(places.turn_away().is_some_and(|_place| places.turn_away().is_none()));
-        assert!(places.turn_away().is_some(), "it was given back");
+        let first = places.turn_away();
+        let second = places.turn_away();
+        assert!(is_evicted(first.evicted()) && !is_evicted(second.evicted()));
     }
 }

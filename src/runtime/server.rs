@@ -120,14 +120,13 @@ pub(super) async fn accept(
                     drop(client);
                 })),
                 None => {
-                    if let Some(place) = places.turn_away() {
-                        tasks.spawn(async move {
-                            see_or_leave(&node, stream, &places).await;
-                            drop(place);
-                        });
-                    } else {
-                        refused(&node, door);
-                    }
+                    let place = places.turn_away();
+                    tasks.spawn(async move {
+                        tokio::select! {
+                            () = see_or_leave(&node, stream, &places) => {}
+                            () = place.evicted() => refused(&node, door),
+                        }
+                    });
                 }
             },
         }
@@ -171,18 +170,23 @@ fn refused(node: &Node, door: Door) {
     }
 }
 
-/// Says that there is no place, in a task of its own, to as many at once as may be; others are just
-/// closed.
+/// Says that there is no place, in a task of its own, to as many at once as may be; who has listened for
+/// longest is just closed.
 fn turn_away(door: Door, stream: TcpStream, places: &Arc<Places>, tasks: &TaskTracker) {
-    let Some(place) = places.turn_away() else { return };
+    let place = places.turn_away();
     let max = places.clients_max();
     tasks.spawn(async move {
         let (read, write) = stream.into_split();
-        match door {
-            Door::Gateway => refuse_line(read, write, &busy(max)).await,
-            Door::Wire => reader::refuse(read, write, RefuseCode::Busy, 0, NO_PLACE).await,
+        let telling = async {
+            match door {
+                Door::Gateway => refuse_line(read, write, &busy(max)).await,
+                Door::Wire => reader::refuse(read, write, RefuseCode::Busy, 0, NO_PLACE).await,
+            }
+        };
+        tokio::select! {
+            () = telling => {}
+            () = place.evicted() => {}
         }
-        drop(place);
     });
 }
 

@@ -192,7 +192,8 @@ impl TextSession {
     fn unfinished(&self) -> Option<Unfinished> {
         let searched = self.searched == self.input.len();
         let unfinished = Unfinished::new(self.lines, self.input.len(), self.line_max() + 2);
-        unfinished.filter(|_| searched && !self.input_ended)
+        // What this node does not read its sender cannot finish.
+        unfinished.filter(|_| searched && self.takes_input())
     }
 
     fn line_max(&self) -> usize {

@@ -225,7 +225,8 @@ impl WireSession {
     /// The frame of which a part is there, if it is long.
     fn unfinished(&self) -> Option<Unfinished> {
         let len = self.decoder.frame_len(&self.input).filter(|&len| len > self.input.len())?;
-        Unfinished::new(self.frames, self.input.len(), len).filter(|_| !self.input_ended)
+        // What this node does not read its sender cannot finish.
+        Unfinished::new(self.frames, self.input.len(), len).filter(|_| self.takes_input())
     }
 
     fn takes_input(&self) -> bool {
