@@ -187,7 +187,12 @@ impl DiskLog {
             return Err(StoreError::Unfit { range: given });
         }
         self.check_home()?;
-        self.write_repair(&run, damage).map_err(|error| self.fail("repair the log", &error))
+        self.write_repair(&run, damage).map_err(|error| {
+            // What another part of the log said of it already, full among others, stays what it is.
+            let said =
+                error.get_ref().and_then(|inner| inner.downcast_ref::<StoreError>()).cloned();
+            said.unwrap_or_else(|| self.fail("repair the log", &error))
+        })
     }
 
     /// Whether entry `next`, if there is one, continues `tail`.
@@ -240,7 +245,7 @@ impl DiskLog {
             |active: &Active| old.as_ref().is_some_and(|old| Arc::ptr_eq(&active.segment, old));
         if self.active.as_ref().is_some_and(is_active) {
             // It is written anew as a sealed one; the next append begins another.
-            self.seal().map_err(|error| io::Error::other(error.to_string()))?;
+            self.seal().map_err(io::Error::other)?;
             self.syncer.sync_now();
         }
         let (home, fs) = (self.home.clone(), self.home.fs.clone());
@@ -303,7 +308,7 @@ impl DiskLog {
             }
             fs.sync_dir(&home.aside())?;
             let meta = Meta { aside_next: self.meta.aside_next + 1, ..self.meta.clone() };
-            self.write_meta(meta).map_err(|error| io::Error::other(error.to_string()))?;
+            self.write_meta(meta).map_err(io::Error::other)?;
             self.kept = kept;
         }
         fs.rename(&tmp, &path)?;

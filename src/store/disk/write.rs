@@ -14,7 +14,7 @@ use super::segment::{Body, Segment, places_of_run, points_of};
 use super::segments::Segments;
 use super::sync::{SyncStats, Syncer};
 use super::{DiskEvent, DiskOptions, Fsync, Home};
-use crate::descriptors::{insist, is_exhausted};
+use crate::descriptors::is_exhausted;
 use crate::limits::{
     INDEX_STEP_BYTES, PREALLOCATE_BYTES, PREALLOCATE_BYTES_MIN, RECORD_HEADER_BYTES,
     RUN_DISK_EXTRA_BYTES, SEGMENT_EPOCHS_MAX,
@@ -129,7 +129,7 @@ impl DiskLog {
     pub(super) fn write_meta(&mut self, meta: Meta) -> Result<(), StoreError> {
         self.check_home()?;
         let home = &self.home;
-        let written = self.room.with_control(|| insist(|| meta.write(&*home.fs, &home.dir)));
+        let written = self.room.with_control(|| meta.write(&*home.fs, &home.dir));
         match written {
             Ok(()) => {
                 self.meta = meta;
