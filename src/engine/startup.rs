@@ -159,14 +159,17 @@ pub fn judge_promises(
     }
 }
 
-/// The secondary with the best tail of those who promised, if that is better than the own one.
+/// The secondary with the best tail of those who promised, if that is better than the own one. What goes
+/// on where the own log ends is, whatever it has settled: nothing of the own one is lost by it, and a
+/// disk may have lost an end without a trace.
 fn ahead<'a>(own: &OwnLog, secondaries: &'a [Progress]) -> Option<(usize, &'a HelloFacts)> {
     let indexed = secondaries.iter().enumerate();
     let promises = indexed.filter_map(|(at, secondary)| Some((at, secondary.promise()?)));
     let end_of = |facts: &HelloFacts| (facts.settled, facts.stored);
+    let extends = |facts: &HelloFacts| facts.common >= own.last && facts.stored > own.last;
+    let is_better = |facts: &HelloFacts| end_of(facts) > (own.settled, own.last) || extends(facts);
     // The first of equals: whom the roster names first.
-    let best = promises.rev().max_by_key(|(_, facts)| end_of(facts));
-    best.filter(|(_, facts)| end_of(facts) > (own.settled, own.last))
+    promises.rev().filter(|(_, facts)| is_better(facts)).max_by_key(|(_, facts)| end_of(facts))
 }
 
 /// Where the best log ends of those that are known now.

@@ -574,29 +574,31 @@ impl Opening {
         Ok(())
     }
 
-    /// The epoch of the last entry before anything that is damaged.
-    fn last_whole_epoch(&self) -> Epoch {
-        let damaged = self.recovery.damage.iter().map(|(range, _)| range.first).min();
+    /// The highest epoch that an entry has. Damage changes nothing about it: what is damaged is still
+    /// numbered, and is repaired before anything is built on it.
+    fn last_epoch(&self) -> Epoch {
         let rows = self.found.iter().flat_map(Found::epochs);
-        let whole = rows.filter(|(_, first)| damaged.is_none_or(|damaged| *first < damaged));
-        whole.map(|(epoch, _)| *epoch).max().unwrap_or(Epoch::ZERO)
+        rows.map(|&(epoch, _)| epoch).max().unwrap_or(Epoch::ZERO)
     }
 
     /// Writes down that the directory is in use, and what is no longer certain.
     fn claim(&mut self, options: &DiskOptions, room: &Room) -> Result<(), OpenError> {
         let boot = self.home.fs.boot_id();
-        let last_whole_epoch = self.last_whole_epoch();
+        let last_epoch = self.last_epoch();
         let recovery = &mut self.recovery;
         let unsynced = self.meta.fsync != Fsync::Always.name() && self.meta.boot != boot;
         recovery.machine_loss_possible |= !recovery.new && !recovery.clean && unsynced;
         if recovery.machine_loss_possible || !recovery.damage.is_empty() {
             self.meta.identity.vouches = false;
-            // What was settled beyond what is there is not any more.
+        }
+        // What ended the log may be gone, and what was settled with it: not only what damage shows.
+        let shorter = recovery.cut.is_some() || recovery.aside.is_some();
+        if recovery.machine_loss_possible || shorter {
             self.meta.identity.settled = Epoch::ZERO;
         }
         // Whoever has an entry has settled its epoch.
         let settled = &mut self.meta.identity.settled;
-        *settled = (*settled).max(last_whole_epoch);
+        *settled = (*settled).max(last_epoch);
         self.meta.clean = None;
         self.meta.fsync = options.fsync.name().to_owned();
         self.meta.boot = boot;
