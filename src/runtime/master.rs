@@ -710,7 +710,9 @@ impl MasterDriver {
     }
 
     fn stored(&mut self, now: Time, stored: Seq) {
-        debug!(seq = %stored, "stored");
+        if stored > self.engine.levels().held_by(1) {
+            debug!(seq = %stored, "stored");
+        }
         self.engine.handle_stored(now, stored);
     }
 
@@ -724,6 +726,8 @@ impl MasterDriver {
     fn heartbeat(&mut self, now: Time, to: NodeIndex) {
         let (epoch, levels) = (self.engine.epoch().number(), self.levels(to));
         let peer = self.peer(to);
+        // The epoch may have been chosen in this very turn: its HELLO is still to come.
+        let epoch = if peer.leading { epoch } else { 0 };
         peer.heartbeat += 1;
         peer.heartbeat_sent = now;
         let number = peer.heartbeat;

@@ -48,7 +48,7 @@ impl MasterDriver {
         self.room.note(now, &self.node.id, shortage);
         let last = self.log.store().bounds().last;
         let stored = self.log.store_mut().make_durable(last);
-        self.engine.handle_stored(now, stored);
+        self.stored(now, stored);
     }
 
     /// Tells the engine what of the log cannot be read.

@@ -477,6 +477,7 @@ impl World {
                     let (epoch, levels) =
                         (self.master.engine.epoch().number(), self.wire_levels(to));
                     let peer = self.peer(to);
+                    let epoch = if peer.leading { epoch } else { 0 };
                     peer.heartbeat += 1;
                     let heartbeat = codec::Heartbeat { epoch, number: peer.heartbeat, levels };
                     let frame = Message::Heartbeat(heartbeat).encode();
