@@ -242,6 +242,9 @@ pub const TAIL_CACHE_BYTES: usize = 64 << 20;
 /// one record, each in a thread of its own.
 pub const COLD_READS_MAX: usize = 4;
 
+/// With fewer descriptors a node does not start: it could not even say in each case what it lacks.
+pub const DESCRIPTORS_MIN: u64 = 24;
+
 /// Descriptors that are kept open for nothing, so that the log can open a file when there are no
 /// others: a segment, `meta`, what is moved aside or repaired and its copy, the directory, and a
 /// connection that is told so.

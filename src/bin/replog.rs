@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use replog::config::{InspectConfig, Invocation, LogConfig};
+use replog::descriptors;
 use replog::inspect::Verdict;
+use replog::limits::DESCRIPTORS_MIN;
 use replog::logging;
 use replog::runtime::{self, NodeError, Signals};
 use replog::visible::{Shape, Spared};
@@ -48,6 +50,14 @@ fn run<F>(log: &LogConfig, notes: &[String], node: impl FnOnce(CancellationToken
 where
     F: Future<Output = Result<(), NodeError>>,
 {
+    let files = descriptors::prepare();
+    if files < DESCRIPTORS_MIN {
+        let error = format!(
+            "this process may open {files} files and sockets, a node needs {DESCRIPTORS_MIN} at least: \
+             allow it more (ulimit -n)"
+        );
+        return fail(FAILED, &error);
+    }
     let tokio = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(tokio) => tokio,
         Err(error) => return fail(FAILED, &format_args!("cannot start the runtime: {error}")),

@@ -364,7 +364,10 @@ impl Report {
             self.stdout.buffer().clear();
         } else if let Err(error) = self.stdout.flush() {
             self.stdout_failed = true;
-            self.exit = self.exit.worst(failure(&error));
+            // What the answers say nobody can read: not even that nothing happened.
+            let broken = failure(&error);
+            let exit = if matches!(broken, Exit::Done) { Exit::Done } else { Exit::Unknown };
+            self.exit = self.exit.worst(exit);
         }
     }
 
@@ -378,7 +381,12 @@ impl Report {
         let rest =
             if reads_stdin && source.reads_stdin() { " and the rest of the input" } else { "" };
         let known = source.known();
-        self.note(format_args!("{known} entries{rest} were not sent: {error}"));
+        let (entries, were) = match known {
+            1 if rest.is_empty() => ("entry", "was"),
+            1 => ("entry", "were"),
+            _ => ("entries", "were"),
+        };
+        self.note(format_args!("{known} {entries}{rest} {were} not sent: {error}"));
         let exit = if self.sent { Exit::Unknown } else { Exit::Unreachable };
         self.exit = self.exit.worst(exit);
     }

@@ -104,7 +104,7 @@ fn tell(sink: &'static str, notice: Notice) {
     match notice {
         Notice::Dropped(lines) => warn!(
             target: ANNOUNCEMENT, sink, lines,
-            "log lines are missing here: they came faster than they were read"
+            "log lines are missing here: nobody read them in time, or they could not be written"
         ),
         Notice::Failing(error) => warn!(
             target: ANNOUNCEMENT, sink, %error,

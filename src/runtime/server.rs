@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::inbox::{Input, Introduced, Node, PeerEvent};
 use super::link::tune;
 use super::listen::Listeners;
-use super::places::{Client, Operator, Places, Stranger};
+use super::places::{Client, Operator, Places, Stranger, TurnedAway};
 use super::reader::{self, IntroductionError, hello_of, read_hello};
 use super::{session, text, wire_session};
 use crate::codes::{Code, RefuseCode};
@@ -122,10 +122,7 @@ pub(super) async fn accept(
                 None => {
                     let place = places.turn_away();
                     tasks.spawn(async move {
-                        tokio::select! {
-                            () = see_or_leave(&node, stream, &places) => {}
-                            () = place.evicted() => refused(&node, door),
-                        }
+                        see_or_leave(&node, stream, &places, &place).await;
                     });
                 }
             },
@@ -184,6 +181,7 @@ fn turn_away(door: Door, stream: TcpStream, places: &Arc<Places>, tasks: &TaskTr
             }
         };
         tokio::select! {
+            biased;
             () = telling => {}
             () = place.evicted() => {}
         }
@@ -209,7 +207,7 @@ async fn refuse_line(read: OwnedReadHalf, write: OwnedWriteHalf, refusal: &Refus
 
 /// Serves somebody for whom the gateway has no client's place: if he asks at once for something that
 /// operators may ask for, he is answered; then, or else, he must leave.
-async fn see_or_leave(node: &Node, stream: TcpStream, places: &Arc<Places>) {
+async fn see_or_leave(node: &Node, stream: TcpStream, places: &Arc<Places>, place: &TurnedAway) {
     /// Verbs are short.
     const LINES_BYTES_MAX: usize = 1024;
     let (mut read, mut write) = stream.into_split();
@@ -221,8 +219,11 @@ async fn see_or_leave(node: &Node, stream: TcpStream, places: &Arc<Places>) {
             }
         }
     };
-    // Whoever says nothing is told why he must leave.
-    let _ = timeout(OPERATOR_TIMEOUT, asked).await;
+    // Whoever says nothing, or whose place is wanted, is told why he must leave.
+    tokio::select! {
+        _ = timeout(OPERATOR_TIMEOUT, asked) => {}
+        () = place.evicted() => {}
+    }
     let mut answers = BytesMut::new();
     let operator = places.operator();
     let answering = async {
@@ -246,7 +247,12 @@ async fn see_or_leave(node: &Node, stream: TcpStream, places: &Arc<Places>) {
     }
     if answers.is_empty() {
         refused(node, Door::Gateway);
-        return refuse_line(read, write, &busy(places.clients_max())).await;
+        let refusal = busy(places.clients_max());
+        return tokio::select! {
+            biased;
+            () = refuse_line(read, write, &refusal) => {}
+            () = place.evicted() => {}
+        };
     }
     let sent = timeout(node.limits.write_timeout.min(OPERATOR_TIMEOUT), write.write_all(&answers));
     if matches!(sent.await, Ok(Ok(()))) {
