@@ -1,7 +1,7 @@
 //! Log lines on stderr and, beside it, in a file: every line, whole, or one that says how many are
 //! missing and why.
 //!
-//! Each of the two has a thread of its own ([`sink`]), so that neither a reader that stopped reading
+//! Each of the two has a thread of its own (`sink`), so that neither a reader that stopped reading
 //! nor a disk that hangs stops the node, or the other one. Lines of one place stay in their order, and
 //! at the end of the process they are written before it ends, if anybody takes them.
 

@@ -2,7 +2,7 @@
 //!
 //! Each direction has its own weather. What is cut is not closed: bytes wait in the proxy, as in
 //! the buffers of a network that lost its route, and pass when the cut ends. Memory is bounded by
-//! [`QUEUE_PIECES`] pieces for each direction of each connection.
+//! `QUEUE_PIECES` pieces for each direction of each connection.
 
 use std::io;
 use std::net::SocketAddr;
