@@ -113,12 +113,11 @@ enum State {
     },
     Held {
         of: Unfinished,
-        /// How much of it had arrived at `since`.
+        /// How much of it had arrived when it got room.
         before: usize,
-        /// When it got room, or was read on.
         since: Instant,
-        /// When something last came; `None` while it is not read, which is not its sender's fault.
-        came_at: Option<Instant>,
+        /// When something of it last came.
+        came_at: Instant,
         _permit: OwnedSemaphorePermit,
     },
 }
@@ -137,21 +136,18 @@ impl Room {
         Room { shared, grace, state: State::None }
     }
 
-    /// Says what has arrived in part, and whether the connection is `read` on as far as others care;
-    /// room for what is finished is given back. Returns whether more of it may be read.
-    pub(super) fn of(&mut self, unfinished: Option<Unfinished>, read: bool) -> bool {
+    /// Says what has arrived in part; room for what is finished is given back. Returns whether more of
+    /// it may be read.
+    pub(super) fn of(&mut self, unfinished: Option<Unfinished>) -> bool {
         let Some(wanted) = unfinished else {
             self.state = State::None;
             return true;
         };
         match &mut self.state {
-            State::Held { of, before, since, came_at, .. } if of.is_same(&wanted) => {
-                let now = Instant::now();
-                if read && came_at.is_none() {
-                    (*before, *since) = (wanted.arrived, now);
+            State::Held { of, came_at, .. } if of.is_same(&wanted) => {
+                if of.arrived != wanted.arrived {
+                    *came_at = Instant::now();
                 }
-                let is_news = came_at.is_none() || of.arrived != wanted.arrived;
-                *came_at = came_at.filter(|_| !is_news).or(Some(now)).filter(|_| read);
                 *of = wanted;
                 return true;
             }
@@ -189,14 +185,12 @@ impl Room {
             State::Held { of, before, since, came_at, .. } => loop {
                 let came = of.arrived.saturating_sub(*before);
                 let soon = UNFINISHED_GRACE.min(self.grace);
-                let in_all = *since + self.grace + time_of(of.bytes);
-                let now = Instant::now();
-                let due = match (self.shared.is_wanted(), *came_at) {
+                let due = match self.shared.is_wanted() {
                     // What came in one go buys no time to say nothing afterwards.
-                    (true, Some(came_at)) => (*since + soon + time_of(came)).min(came_at + soon),
-                    (true, None) | (false, Some(_)) => in_all,
-                    (false, None) => now + LOOK,
+                    true => (*since + soon + time_of(came)).min(*came_at + soon),
+                    false => *since + self.grace + time_of(of.bytes),
                 };
+                let now = Instant::now();
                 if due <= now {
                     return false;
                 }
@@ -215,7 +209,7 @@ impl Room {
 
 fn held(of: Unfinished, permit: OwnedSemaphorePermit) -> State {
     let now = Instant::now();
-    State::Held { of, before: of.arrived, since: now, came_at: Some(now), _permit: permit }
+    State::Held { of, before: of.arrived, since: now, came_at: now, _permit: permit }
 }
 
 #[cfg(test)]
@@ -246,28 +240,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_finds_no_room_is_read_on_when_another_is_done() {
         let [mut first, mut second, mut third] = rooms();
-        assert!(
-            first.of(request(0, 600), true) && first.of(request(0, 600), true),
-            "it is asked for once"
-        );
-        assert!(!second.of(request(0, 600), true));
+        assert!(first.of(request(0, 600)) && first.of(request(0, 600)), "it is asked for once");
+        assert!(!second.of(request(0, 600)));
         assert!(still_waits(&mut second).await);
         assert!(
-            !third.of(request(0, 400), true),
+            !third.of(request(0, 400)),
             "who came earlier goes first, even if this one would fit"
         );
-        assert!(first.of(None, true), "its request is whole");
+        assert!(first.of(None), "its request is whole");
         assert!(second.changed().await && third.changed().await);
-        assert!(second.of(request(0, 600), true));
+        assert!(second.of(request(0, 600)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_not_finished_in_time_gives_its_room_up_to_others() {
         let [mut first, mut second, _] = rooms();
-        assert!(first.of(request(0, ALL), true));
+        assert!(first.of(request(0, ALL)));
         assert!(!first.changed().await, "its time is over");
         assert!(first.held_for() >= GRACE);
-        assert!(!second.of(request(0, ALL), true));
+        assert!(!second.of(request(0, ALL)));
         drop(first);
         assert!(second.changed().await);
     }
@@ -277,15 +268,15 @@ mod tests {
         let [mut idle, mut sending, mut waits] = rooms();
         let begun = Instant::now();
         let mut arrived = UNFINISHED_FREE_BYTES + 1;
-        assert!(idle.of(request(0, ALL / 2), true));
-        assert!(sending.of(Unfinished::new(0, arrived, ALL / 2), true));
-        assert!(!waits.of(request(0, ALL / 2), true));
+        assert!(idle.of(request(0, ALL / 2)));
+        assert!(sending.of(Unfinished::new(0, arrived, ALL / 2)));
+        assert!(!waits.of(request(0, ALL / 2)));
         assert!(still_waits(&mut waits).await);
         assert!(!idle.changed().await);
         assert!(begun.elapsed() <= 2 * UNFINISHED_GRACE, "it need not wait for its whole time");
         for _ in 0..20 {
             arrived += UNFINISHED_BYTES_PER_SECOND;
-            assert!(sending.of(Unfinished::new(0, arrived, ALL / 2), true));
+            assert!(sending.of(Unfinished::new(0, arrived, ALL / 2)));
             assert!(still_waits(&mut sending).await, "it has sent as fast as it must");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -297,35 +288,20 @@ mod tests {
     async fn what_came_in_one_go_buys_no_time_to_be_silent() {
         let [mut burst, mut waits, _] = rooms();
         let begun = Instant::now();
-        assert!(burst.of(request(0, ALL), true));
+        assert!(burst.of(request(0, ALL)));
         let much = UNFINISHED_FREE_BYTES + 100 * UNFINISHED_BYTES_PER_SECOND;
-        assert!(burst.of(Unfinished::new(0, much, ALL), true));
-        assert!(!waits.of(request(0, ALL), true));
+        assert!(burst.of(Unfinished::new(0, much, ALL)));
+        assert!(!waits.of(request(0, ALL)));
         assert!(still_waits(&mut waits).await);
         assert!(!burst.changed().await);
         assert!(begun.elapsed() <= 2 * UNFINISHED_GRACE);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sender_who_is_not_read_loses_no_time() {
-        let [mut room, mut waits, _] = rooms();
-        assert!(room.of(request(0, ALL), true) && room.of(request(0, ALL), false));
-        tokio::time::sleep(10 * GRACE).await;
-        assert!(still_waits(&mut room).await, "the node did not read what he may have sent");
-        assert!(room.of(request(0, ALL), true));
-        tokio::time::sleep(GRACE - Duration::from_millis(1)).await;
-        assert!(still_waits(&mut room).await, "his time began again when he was read on");
-        assert!(!waits.of(request(0, ALL), true));
-        assert!(still_waits(&mut waits).await);
-        assert!(room.of(request(0, ALL), false));
-        assert!(!room.changed().await, "but he does not keep others out for ever");
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn each_request_has_its_own_time() {
         let [mut room, ..] = rooms();
         for number in 0..10 {
-            assert!(room.of(request(number, ALL), true));
+            assert!(room.of(request(number, ALL)));
             tokio::time::sleep(GRACE - Duration::from_millis(1)).await;
             assert!(still_waits(&mut room).await, "request {number} has time left");
         }

@@ -375,7 +375,8 @@ impl TextSession {
         self.slots.push_back(Slot::Refused(refusal));
         self.input_ended = true;
         self.closing = true;
-        self.input.clear();
+        // Its memory too: who is refused may stay a while.
+        self.input = BytesMut::new();
         self.searched = 0;
     }
 

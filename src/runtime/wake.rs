@@ -92,7 +92,7 @@ impl Wakes {
         // Where nothing is waited for, the branch is off and its time means nothing.
         let room_by = wait.room_by.unwrap_or_else(Instant::now);
         let entries_by = wait.entries_by.unwrap_or_else(Instant::now);
-        let has_room = self.room.of(wait.unfinished.filter(|_| !self.stopping), wait.input);
+        let has_room = self.room.of(wait.unfinished.filter(|_| !self.stopping));
         let reading = wait.input && has_room && !self.stopping;
         reserve_for_read(input);
         tokio::select! {

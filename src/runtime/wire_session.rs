@@ -161,6 +161,7 @@ pub(super) async fn serve(
             return;
         }
         debug!(connection, code = code.word(), reason, "client refused");
+        wire.input = BytesMut::new(); // Who is refused may stay a while.
         super::reader::refuse(wakes.into_read_half(), wire.write, code, 0, &reason).await;
     }
 }
