@@ -183,7 +183,7 @@ impl MasterDriver {
             tokio::select! {
                 biased;
                 () = end.cancelled() => {
-                    return self.leave_log();
+                    return self.log.leave(self.engine.levels().commit, &self.news);
                 }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;

@@ -120,7 +120,7 @@ impl SecondaryDriver {
             tokio::select! {
                 biased;
                 () = end.cancelled() => {
-                    return self.leave_log();
+                    return self.log.leave(self.engine.levels().commit, &self.news);
                 }
                 count = self.inputs.recv_many(&mut batch, INPUTS_PER_TURN) => {
                     if count == 0 {

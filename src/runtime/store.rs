@@ -283,6 +283,23 @@ impl Log {
         Ok(())
     }
 
+    /// Leaves the log so that the next start knows that nothing is missing, and how far it was
+    /// committed.
+    ///
+    /// # Errors
+    /// The disk failed the last sync: the stop was asked for, and is no clean one.
+    pub(super) fn leave(&mut self, commit: Seq, news: &DiskNews) -> Result<(), NodeError> {
+        let mut identity = self.store().identity().clone();
+        identity.commit = commit;
+        match self.store_mut().set_identity(identity) {
+            Ok(()) => {}
+            Err(error @ StoreError::Failed { .. }) => return Err(error.into()),
+            Err(error) => warn!(%error, "the commit position was not kept"),
+        }
+        self.store_mut().close();
+        news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))
+    }
+
     /// Bytes that are free on the disk, if there is one and it says so.
     pub(super) fn free_bytes(&self) -> Option<u64> {
         match self {

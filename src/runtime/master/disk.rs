@@ -1,10 +1,10 @@
 //! What the master's driver writes into its log, and what it hears of its disk.
 
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::MasterDriver;
 use crate::runtime::node::NodeError;
-use crate::store::{RunBuilder, StoreError};
+use crate::store::RunBuilder;
 use crate::types::{SeqRange, Time};
 
 impl MasterDriver {
@@ -67,21 +67,5 @@ impl MasterDriver {
     pub(super) fn damage(&self) -> Option<SeqRange> {
         let last = self.log.store().bounds().last;
         self.log.store().damage().first().copied().filter(|range| range.first <= last)
-    }
-
-    /// Leaves the log so that the next start knows that nothing is missing.
-    ///
-    /// # Errors
-    /// The disk failed the last sync: the stop was asked for, and is no clean one.
-    pub(super) fn leave_log(&mut self) -> Result<(), NodeError> {
-        let mut identity = self.log.store().identity().clone();
-        identity.commit = self.engine.levels().commit;
-        match self.log.store_mut().set_identity(identity) {
-            Ok(()) => {}
-            Err(error @ StoreError::Failed { .. }) => return Err(error.into()),
-            Err(error) => warn!(%error, "the commit position was not kept"),
-        }
-        self.log.store_mut().close();
-        self.news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))
     }
 }

@@ -177,20 +177,4 @@ impl SecondaryDriver {
         }
         self.note_damage(now);
     }
-
-    /// Leaves the log so that the next start knows that nothing is missing.
-    ///
-    /// # Errors
-    /// The disk failed the last sync: the stop was asked for, and is no clean one.
-    pub(super) fn leave_log(&mut self) -> Result<(), NodeError> {
-        let mut identity = self.log.store().identity().clone();
-        identity.commit = self.engine.levels().commit;
-        match self.log.store_mut().set_identity(identity) {
-            Ok(()) => {}
-            Err(error @ StoreError::Failed { .. }) => return Err(error.into()),
-            Err(error) => warn!(%error, "the commit position was not kept"),
-        }
-        self.log.store_mut().close();
-        self.news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))
-    }
 }
