@@ -43,6 +43,29 @@ fn a_paused_secondary_becomes_suspected_then_unhealthy_then_healthy() {
     assert_eq!(client.status().secondary("s1").number("misses"), 0);
 }
 
+/// The connection of a machine that vanished or a process that is frozen stands for long: whoever asks a
+/// secondary is told by silence.
+#[test]
+fn a_secondary_says_that_it_hears_nothing_of_its_master_though_the_connection_stands() {
+    let cluster = Cluster::of(1).set("cluster.heartbeat_interval", "200ms").start();
+    cluster.wait_health("s1", "healthy");
+    let mut s1 = cluster.client_of("s1");
+    assert_eq!(s1.ok("HEALTH").get("connected"), "true");
+    cluster.master.process.pause();
+    wait_until("s1 to say so", || (s1.ok("HEALTH").get("connected") == "false").then_some(()));
+    let status = s1.status();
+    assert_eq!(status.others[0].get("connected"), "false");
+    let process = &cluster.node("s1").process;
+    process.wait_for_log_line(&["WARN", "the master says nothing, though its connection stands"]);
+    cluster.master.process.resume();
+    process.wait_for_log_line(&["the master speaks again"]);
+    assert_eq!(s1.ok("HEALTH").get("connected"), "true");
+    // Nothing else came of it.
+    let told = process.log().iter().filter(|line| line.contains("says nothing")).count();
+    assert_eq!(told, 1);
+    cluster.client().ok("APPEND w=all later");
+}
+
 #[test]
 fn the_number_of_misses_can_be_configured() {
     let cluster = Cluster::of(1)

@@ -1,7 +1,7 @@
 //! Verbs that are a line of the text gateway, and its reply.
 
 use bytes::Bytes;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::arguments::{Output, Reply};
 use super::output::{Content, Stdout, failure};
@@ -24,19 +24,10 @@ pub(super) async fn ask(servers: &[String], line: &[u8], reply: Reply, output: O
     let changes = matches!(&command, Ok(Some(Command::Fault(_) | Command::Store { .. })));
     let looks = matches!(&command, Ok(Some(command)) if command.only_looks());
     let mut servers = Servers::new(servers).within(limit).looking(looks);
-    let asking = async {
-        loop {
-            if let Some(exit) = ask_once(&mut servers, line, changes, reply, output).await {
-                return exit;
-            }
+    loop {
+        if let Some(exit) = ask_once(&mut servers, line, changes, reply, output).await {
+            return exit;
         }
-    };
-    match limit {
-        None => asking.await,
-        Some(limit) => match timeout(limit, asking).await {
-            Ok(exit) => exit,
-            Err(_) => servers.late(limit),
-        },
     }
 }
 
@@ -56,15 +47,27 @@ async fn ask_once(
         Ok(client) => client,
         Err(error) => return Some(servers.unreachable(&error)),
     };
-    let answer = match reply {
-        Reply::Payload { seq } => match payload(&client, seq).await {
-            Ok(Some(payload)) => return Some(write_payload(&payload)),
-            Ok(None) => client.command(line).await,
-            Err(ReadError::Lost(lost)) => Err(lost.into()),
-            Err(error) => return Some(read_failed(&error)),
-        },
-        Reply::Wait { seq } => wait(&client, line, seq).await,
-        _ => client.command(line).await,
+    let exchange = async {
+        match reply {
+            Reply::Payload { seq } => match payload(&client, seq).await {
+                Ok(Some(payload)) => Err(write_payload(&payload)),
+                Ok(None) => Ok(client.command(line).await),
+                Err(ReadError::Lost(lost)) => Ok(Err(lost.into())),
+                Err(error) => Err(read_failed(&error)),
+            },
+            Reply::Wait { seq } => Ok(wait(&client, line, seq).await),
+            _ => Ok(client.command(line).await),
+        }
+    };
+    let answer = match servers.in_time(exchange).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(exit)) => return Some(exit),
+        Err(limit) => {
+            let (node, addr) = (client.node_id(), client.addr());
+            let why = format_args!("no answer within {limit:?}, the timeout included");
+            complain(format_args!("{addr} ({node}): {why}"));
+            return Some(Exit::Unknown);
+        }
     };
     match answer {
         Ok(bytes) => Some(show(&bytes, reply, output)),

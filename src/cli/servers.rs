@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Exit, complain, connect_options, unreachable};
 use crate::client::{
@@ -29,6 +29,8 @@ pub(super) struct Servers {
     sent: bool,
     /// How long connecting may take.
     patience: Duration,
+    /// How long all of it may take, and until when that is.
+    limit: Option<(Duration, Instant)>,
     /// All that is asked is how a node is.
     only_looks: bool,
 }
@@ -42,6 +44,7 @@ impl Servers {
             left: addrs.len().max(2) - 1,
             sent: false,
             patience,
+            limit: None,
             only_looks: false,
         }
     }
@@ -49,11 +52,29 @@ impl Servers {
     /// For a request with this timeout, which is ours too: connecting counts.
     pub(super) fn within(mut self, limit: Option<Duration>) -> Servers {
         self.patience = limit.map_or(self.patience, |limit| limit.min(self.patience));
+        self.limit = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
         self
     }
 
+    /// What becomes of an `exchange` with a node.
+    ///
+    /// # Errors
+    /// It is not over when the time is, which was so long.
+    pub(super) async fn in_time<T>(
+        &self,
+        exchange: impl Future<Output = T>,
+    ) -> Result<T, Duration> {
+        match self.limit {
+            Some((limit, deadline)) => timeout_at(deadline, exchange).await.map_err(|_| limit),
+            None => Ok(exchange.await),
+        }
+    }
+
+    /// Connecting keeps the time by itself, so that it ends with a word on each server.
     fn options(&self) -> ConnectOptions {
-        let (timeout, only_looks) = (self.patience, self.only_looks);
+        let left = self.limit.map(|(_, deadline)| deadline.duration_since(Instant::now()));
+        let timeout = left.map_or(self.patience, |left| left.min(self.patience));
+        let only_looks = self.only_looks;
         ConnectOptions { timeout, only_looks, ..connect_options() }
     }
 
@@ -139,17 +160,6 @@ impl Servers {
         }
         complain(format_args!("connection lost, and no server reachable: {error}"));
         Exit::Unknown
-    }
-
-    /// The end when the time is over that the user gave.
-    pub(super) fn late(&self, limit: Duration) -> Exit {
-        if self.sent {
-            complain(format_args!("no answer within {limit:?}, the timeout included"));
-            Exit::Unknown
-        } else {
-            complain(format_args!("no server reachable within {limit:?}, nothing was sent"));
-            Exit::Unreachable
-        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! quinn-proto; effects as values from openraft). Whoever drives an engine calls `poll_effect()`
 //! until it is empty after each input, and may call `handle_timeout(now)` as often as it likes.
 
+pub mod contact;
 pub mod effect;
 pub mod health;
 pub mod master;
@@ -18,6 +19,7 @@ pub mod secondary;
 pub mod startup;
 pub mod waiters;
 
+pub use contact::{Contact, ContactNews};
 pub use effect::{Effect, Mode, Refused, Submission};
 pub use health::Health;
 pub use master::{Master, MasterConfig, Reign};

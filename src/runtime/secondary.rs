@@ -20,7 +20,7 @@ use super::reads::PeerReads;
 use super::store::{DISK_LOOK_INTERVAL, DiskNews, DiskRoom, Log, OpenLog};
 use crate::codes::{NackCode, RefuseCode};
 use crate::engine::secondary::{Holdings, MasterHello};
-use crate::engine::{Arrival, Levels, Secondary, SecondaryEffect, SessionId};
+use crate::engine::{Arrival, Contact, ContactNews, Levels, Secondary, SecondaryEffect, SessionId};
 use crate::gateway::Refusal;
 use crate::gateway::status::{MasterStatus, NodeStatus, Status};
 use crate::limits::MASTER_LINKS_MAX;
@@ -58,7 +58,7 @@ pub(super) struct SecondaryDriver {
     replies: HashMap<u64, mpsc::Sender<Vec<Reply>>>,
     roster: Arc<[NodeId]>,
     master_addr: String,
-    last_contact: Option<Time>,
+    contact: Contact,
     /// Entries moved aside since the start.
     aside: u64,
     /// Why a master was refused last, until one is followed.
@@ -77,6 +77,7 @@ impl SecondaryDriver {
     ) -> Self {
         SecondaryDriver {
             roster: node.roster(),
+            contact: Contact::new(node.heartbeat_interval),
             node,
             engine: Secondary::new(holdings(&opened)),
             log: opened.log,
@@ -94,7 +95,6 @@ impl SecondaryDriver {
             view,
             replies: HashMap::new(),
             master_addr: String::new(),
-            last_contact: None,
             aside: 0,
             refused: None,
             failed: None,
@@ -110,7 +110,8 @@ impl SecondaryDriver {
         let looking = matches!(self.log, Log::Disk(..));
         let news = self.news.clone();
         loop {
-            let due = self.faults.next_due().map(|due| self.node.clock.instant(due));
+            let due = self.faults.next_due().into_iter().chain(self.silence_due()).min();
+            let due = due.map(|due| self.node.clock.instant(due));
             let sleep = async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -138,6 +139,11 @@ impl SecondaryDriver {
             }
             while let Some(frame) = self.faults.take_due(now) {
                 self.handle_append(now, frame);
+            }
+            // What came while this node was paused is heard before silence is.
+            if batch.is_empty() && self.silence_due().is_some_and(|due| due <= now) {
+                let news = self.contact.handle_timeout(now);
+                self.tell_contact(news);
             }
             for input in batch.drain(..) {
                 match input {
@@ -310,7 +316,7 @@ impl SecondaryDriver {
             self.master_addr.clone_from(&hello.master_addr);
             // Each is one: see `fault_of`.
             self.roster = hello.roster.iter().filter_map(|id| id.parse().ok()).collect();
-            self.last_contact = Some(now);
+            self.contact.followed(now);
             self.refused = None;
             info!(
                 id = %self.node.id, master = cut(&hello.node_id), epoch = %facts.epoch, seq = %self.engine.written(),
@@ -329,10 +335,28 @@ impl SecondaryDriver {
         self.push(now, session, Kind::Control, &answer);
     }
 
+    /// When silence of the master that is followed will have to be told.
+    fn silence_due(&self) -> Option<Time> {
+        self.engine.session().and(self.contact.poll_timeout())
+    }
+
+    fn tell_contact(&self, news: Option<ContactNews>) {
+        let (id, master) = (&self.node.id, &self.master_addr);
+        match news {
+            None => {}
+            Some(ContactNews::Silent(lasting)) => {
+                let silent_ms = lasting.as_millis() as u64; // A node does not run that long.
+                warn!(%id, master, silent_ms, "the master says nothing, though its connection stands");
+            }
+            Some(ContactNews::SpeaksAgain) => info!(%id, master, "the master speaks again"),
+        }
+    }
+
     fn handle_message(&mut self, now: Time, session: SessionId, message: Message) {
         let followed = self.engine.session() == Some(session);
         if followed {
-            self.last_contact = Some(now);
+            let news = self.contact.heard(now);
+            self.tell_contact(news);
         }
         match message {
             Message::Append(head, _) if followed && (head.count == 0 || head.first == 0) => {
@@ -355,6 +379,7 @@ impl SecondaryDriver {
                         let reason = "a HEARTBEAT with levels that cannot be";
                         return self.closed(session, Some(RefuseCode::BadFrame), reason);
                     };
+                    self.contact.heartbeat(now);
                     self.take_levels(session, levels);
                 }
                 let ack = HeartbeatAck { epoch: heartbeat.epoch, number: heartbeat.number };
@@ -756,8 +781,8 @@ impl SecondaryDriver {
         };
         let master = MasterStatus {
             addr: self.master_addr.clone(),
-            connected: engine.session().is_some(),
-            last_contact: self.last_contact.map(|contact| now.since(contact)),
+            connected: engine.session().is_some() && !self.contact.is_silent(now),
+            last_contact: self.contact.since(now),
             held,
             duplicates: engine.duplicates(),
         };

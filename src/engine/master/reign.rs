@@ -67,7 +67,10 @@ impl Master {
         let accepted = self.config.accept_data_loss?;
         let asks = matches!(self.reign, Reign::Asking | Reign::Promising);
         let last = startup::best_end(&self.own, &self.secondaries);
-        (asks && self.roster_wait_over && last < accepted).then_some((accepted, last))
+        // Before anybody answers nothing is known of what there is.
+        let heard = self.secondaries.iter().any(|progress| progress.answer.is_some());
+        let known = heard || last > Seq::ZERO || self.secondaries.is_empty();
+        (asks && self.roster_wait_over && known && last < accepted).then_some((accepted, last))
     }
 
     /// Everybody answered, and still too few vouch for what they hold: nobody will ever say more. The

@@ -107,11 +107,10 @@ pub(super) fn no_directory(dir: &Path, error: std::io::Error) -> OpenError {
         (Ok(to), Err(missing)) if missing.kind() == std::io::ErrorKind::NotFound => {
             no_directory(&format!("{above}is a link to {}, and nothing is there", to.display()))
         }
-        // More links than the system follows.
-        (Ok(to), Err(_)) => no_directory(&format!(
-            "{above}is a link to {} that leads nowhere: {error}",
-            to.display()
-        )),
+        // More links than the system follows; that something is there already is not why.
+        (Ok(to), Err(why)) => {
+            no_directory(&format!("{above}is a link to {} that leads nowhere: {why}", to.display()))
+        }
         (_, Ok(metadata)) if !metadata.is_dir() => {
             no_directory(&format!("{above}is a file and no directory"))
         }
