@@ -9,10 +9,10 @@ use bytes::BytesMut;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::advice::Adviser;
-use super::arguments::{Cut, Output, Part};
 use super::interrupt::{Interrupts, Signal};
 use super::output::{Stdout, failure};
 use super::progress::{INTERVAL, Progress};
+use super::request::{Cut, Output, Part};
 use super::servers::{Servers, SilenceNotes, limit_of};
 use super::source::Source;
 use super::{Exit, complain, json, to_stderr, unreachable};

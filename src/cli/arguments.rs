@@ -1,17 +1,13 @@
 //! What users may type: the verbs, their options, and the checks made before anything is sent.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
 use super::hints;
-use super::list::List;
-use super::output::{Ending, Form};
-use super::status::Status;
-use super::verify::PATIENCE;
+use super::request::{Cut, Ending, Form, List, Output, PATIENCE, Part, Reply, Status};
 use super::words::{CommandLine, Place};
 use crate::address::Address;
 use crate::client::{AppendOptions, Producer};
@@ -55,27 +51,6 @@ struct Arguments {
     version: bool,
     #[argh(subcommand)]
     verb: Verb,
-}
-
-/// How output is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Output {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-}
-
-impl FromStr for Output {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        match text {
-            "text" => Ok(Output::Text),
-            "json" => Ok(Output::Json),
-            _ => Err("expected text or json"),
-        }
-    }
 }
 
 #[derive(FromArgs, ArgsInfo)]
@@ -399,38 +374,6 @@ pub(super) struct Invocation {
     pub(super) command: Command,
 }
 
-/// Where entries come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    Entry(Vec<u8>),
-    /// Standard input.
-    Stdin(Cut),
-    /// The whole of a file.
-    File(PathBuf),
-}
-
-/// What is an entry of an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
-    /// A line.
-    Lines,
-    /// What ends with a byte of zero.
-    Nul,
-    /// All of it.
-    Whole,
-}
-
-impl Cut {
-    /// The byte that ends an entry, if one does.
-    pub(super) fn byte(self) -> Option<u8> {
-        match self {
-            Cut::Lines => Some(b'\n'),
-            Cut::Nul => Some(0),
-            Cut::Whole => None,
-        }
-    }
-}
-
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Append { options: AppendOptions, parts: Vec<Part> },
@@ -439,35 +382,6 @@ pub(super) enum Command {
     Status(Status),
     Verify { patience: Duration },
     Gateway { line: Vec<u8>, reply: Reply },
-}
-
-/// How the reply to a gateway line is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
-    /// STATUS.
-    Status,
-    /// HEALTH, which is good news only in mode normal.
-    Health,
-    /// PONG and text.
-    Pong,
-    /// One line.
-    Line,
-    /// One line, of which only the payload is wanted.
-    Payload {
-        /// The entry's number.
-        seq: u64,
-    },
-    /// One line, which only the master can answer.
-    OfMaster,
-    /// Likewise, but it may take long.
-    Wait {
-        /// The entry that is waited for.
-        seq: u64,
-    },
-    /// Data lines and END, of the master.
-    Waiters,
-    /// OpenMetrics text.
-    Metrics,
 }
 
 /// Why there is nothing to do.

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::arguments::{Output, Reply};
 use super::output::{Content, Stdout, failure};
 use super::progress::{INTERVAL, Progress};
+use super::request::{Output, Reply};
 use super::servers::{Servers, limit_of};
 use super::{Exit, command_failed, complain, json, read_failed};
 use crate::client::{Client, CommandError, ReadError};

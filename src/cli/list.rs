@@ -8,21 +8,13 @@ use bytes::BytesMut;
 
 use super::gateway::class_of;
 use super::json::entry_of_get;
-use super::output::{Form, Stdout, Stop, failure, refused};
+use super::output::{Stdout, Stop, failure, refused};
+use super::request::{Form, List};
 use super::servers::Servers;
 use super::{Exit, complain};
 use crate::client::{Client, CommandError, ReadError, Role};
 use crate::store::RecordError;
 use crate::types::{Level, LogId, Seq};
-
-/// What is to be printed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct List {
-    pub(super) from: Option<u64>,
-    pub(super) limit: Option<u64>,
-    pub(super) level: Option<Level>,
-    pub(super) form: Form,
-}
 
 /// How far it got.
 #[derive(Debug, Default)]

@@ -22,6 +22,7 @@ mod nodes;
 mod output;
 mod overview;
 mod progress;
+mod request;
 mod servers;
 mod source;
 mod status;
@@ -38,8 +39,9 @@ use std::process::ExitCode;
 use crate::client::{CommandError, ConnectError, ConnectOptions, ConnectionLost, ReadError};
 use crate::codes::Class;
 use crate::visible::visible;
-use arguments::{Command, Early, Invocation, Reply};
+use arguments::{Command, Early, Invocation};
 use interrupt::{Interrupts, Signal};
+use request::Reply;
 
 /// What the arguments are, for completions and manual pages.
 #[doc(hidden)]
@@ -180,7 +182,7 @@ fn listen(command: &Command) -> Interrupts {
         // Entries may be on their way.
         Command::Append { .. } => Exit::Unknown.code(),
         Command::Tail { follow: true, .. }
-        | Command::Status(status::Status { watch: true, .. })
+        | Command::Status(request::Status { watch: true, .. })
         | Command::Gateway { reply: Reply::Wait { .. }, .. } => Signal::Interrupt.code(),
         _ => return Interrupts::never(),
     };

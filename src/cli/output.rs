@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 
 use bytes::{BufMut, BytesMut};
 
-use super::arguments::Output;
 use super::json::{Entry, reply_line};
+use super::request::{Ending, Form, Output};
 use super::{Exit, complain, read_failed};
 use crate::client::{Batch, ReadError};
 use crate::gateway::reply::write_entry;
@@ -133,26 +133,6 @@ pub(super) fn failure(error: &io::Error) -> Exit {
     }
     complain(format_args!("standard output: {error}"));
     Exit::Refused
-}
-
-/// How entries are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Form {
-    /// As the text gateway does.
-    #[default]
-    Lines,
-    /// Payloads only, as they are, each with this behind it.
-    Raw(Ending),
-    /// An object a line.
-    Objects,
-}
-
-/// What stands behind an entry among others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    LineFeed,
-    /// A byte of zero: payloads may hold line feeds.
-    Nul,
 }
 
 impl Form {

@@ -8,7 +8,7 @@ use std::path::Path;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use super::arguments::{Cut, Part};
+use super::request::{Cut, Part};
 use crate::limits::FRAME_BODY_BYTES_MAX;
 
 /// Bytes read from an input at a time.

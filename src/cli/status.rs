@@ -1,46 +1,14 @@
 //! `status`: one node or all of them, once or again and again.
 
-use super::arguments::{Output, Reply};
 use super::gateway::ask;
 use super::interrupt::Interrupts;
 use super::nodes::{Nodes, Seat};
 use super::output::{Content, Stdout, failure};
-use super::overview::{Overview, look};
+use super::overview::look;
+use super::request::{Output, Reply, Status};
 use super::terminal::Medium;
-use super::watch::watch;
+use super::watch::{Shown, watch};
 use super::{Exit, complain, json};
-
-/// What is to be shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Status {
-    pub(super) all: bool,
-    pub(super) watch: bool,
-}
-
-/// What was heard, to be written as wide as there is room for.
-#[derive(Debug)]
-pub(super) enum Shown {
-    /// Lines of text.
-    Text(String),
-    /// Objects, a line each.
-    Json(String),
-    /// All nodes, for people.
-    Overview(Overview),
-}
-
-impl Shown {
-    /// Lines with their ends.
-    pub(super) fn text(&self, medium: Medium) -> String {
-        match self {
-            Shown::Text(text) => medium.visible(text).into_owned(),
-            Shown::Json(json) => {
-                let json = Content::Json.shown(json.as_bytes(), medium.terminal);
-                String::from_utf8_lossy(&json).into_owned()
-            }
-            Shown::Overview(overview) => overview.text(medium),
-        }
-    }
-}
 
 /// Shows it.
 pub(super) async fn status(

@@ -1,7 +1,8 @@
 //! `tail`: the last entries, and those to come.
 
 use super::interrupt::Interrupts;
-use super::output::{Form, Stdout, Stop, refused};
+use super::output::{Stdout, Stop, refused};
+use super::request::Form;
 use super::servers::{Rarely, Servers, Trouble, say_who_was_slow};
 use super::{Exit, complain, connect_options, unreachable};
 use crate::client::{Client, FollowError, FollowEvent, Follower, ReadError, TailStart, end_of_log};

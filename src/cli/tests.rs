@@ -1,11 +1,11 @@
 //! The command line client against a fake node on loopback.
 
 use super::append::append;
-use super::arguments::{Output, Part, Reply};
 use super::gateway::ask;
 use super::interrupt::{Interrupts, Signal};
-use super::list::{List, list};
-use super::output::{Ending, Form, WRITTEN};
+use super::list::list;
+use super::output::WRITTEN;
+use super::request::{Ending, Form, List, Output, Part, Reply};
 use super::*;
 use crate::client::fake_node::{FakeNode, Peer};
 use crate::client::{AppendOptions, Role};
@@ -442,7 +442,7 @@ async fn verify_finds_the_first_difference_by_halving() {
     let (master, other) = (FakeNode::master().await, FakeNode::master().await);
     let servers = [master.addr(), other.addr()];
     let status = "node id=master role=master next=100001 commit=100000 log_id=-\n";
-    let verifying = super::verify::verify(&servers, super::verify::PATIENCE, Output::Text);
+    let verifying = super::verify::verify(&servers, super::request::PATIENCE, Output::Text);
     let (exit, asked, _) = tokio::join!(
         verifying,
         serve_copy(&master, status, u64::MAX),
@@ -478,7 +478,7 @@ async fn verify_says_missing_only_of_what_is_missing() {
         (Output::Text, "seq=1 error=\"ERR unreadable seq=1 - damaged\"\n"),
         (Output::Json, "\"missing\":false,\"error\":\"ERR unreadable seq=1 - damaged\"}"),
     ] {
-        let verifying = super::verify::verify(&servers, super::verify::PATIENCE, output);
+        let verifying = super::verify::verify(&servers, super::request::PATIENCE, output);
         let (exit, (), ()) = tokio::join!(verifying, serve(&whole, true), serve(&damaged, false));
         let text = written();
         assert_eq!(exit, Exit::Different);

@@ -11,15 +11,12 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::arguments::Output;
 use super::fields::field;
 use super::json::{self, Object};
 use super::nodes::{ANSWER_PATIENCE, Nodes, Seat, commit_of, last_of, node_line, role};
-use super::output::{Form, Stdout, failure, refused};
+use super::output::{Stdout, failure, refused};
+use super::request::{Form, Output, PATIENCE};
 use super::{Exit, complain};
-
-/// How long nodes that lag are waited for unless the user says otherwise.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two looks at a node that lags.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

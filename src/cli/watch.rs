@@ -13,8 +13,33 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::Exit;
 use super::interrupt::{Interrupts, received};
 use super::output::{Content, Stdout, failure};
-use super::status::Shown;
+use super::overview::Overview;
 use super::terminal::{Medium, fit, is_dumb, size_of, wrap};
+
+/// What was heard, to be written as wide as there is room for.
+#[derive(Debug)]
+pub(super) enum Shown {
+    /// Lines of text.
+    Text(String),
+    /// Objects, a line each.
+    Json(String),
+    /// All nodes, for people.
+    Overview(Overview),
+}
+
+impl Shown {
+    /// Lines with their ends.
+    pub(super) fn text(&self, medium: Medium) -> String {
+        match self {
+            Shown::Text(text) => medium.visible(text).into_owned(),
+            Shown::Json(json) => {
+                let json = Content::Json.shown(json.as_bytes(), medium.terminal);
+                String::from_utf8_lossy(&json).into_owned()
+            }
+            Shown::Overview(overview) => overview.text(medium),
+        }
+    }
+}
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -20,8 +20,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::append::AppendOptions;
 use super::error::{ConnectionLost, LostReason, RefusedByNode};
+use super::options::AppendOptions;
 use super::order::Order;
 use super::outbox::{AppenderKey, Outbox, Outgoing, payloads};
 use super::outcome::Refusal;

@@ -70,7 +70,7 @@
 //! Rooms: `introduce` dials and exchanges HELLOs; `connection` is the task that owns the socket;
 //! `silence` watches for signs of life, `search` tries several servers;
 //! `outbox` packs what waits to be written, `requests` knows who waits for which answer; `append`
-//! (with `order` and `outcome`), `entries`, `command`, `follow` and `reconnect` are what users see.
+//! (with `options`, `order` and `outcome`), `entries`, `command`, `follow` and `reconnect` are what users see.
 
 mod append;
 mod command;
@@ -79,6 +79,7 @@ mod entries;
 mod error;
 mod follow;
 mod introduce;
+mod options;
 mod order;
 mod outbox;
 mod outcome;
@@ -101,9 +102,7 @@ use crate::limits::{INTRODUCTION_TIMEOUT, SILENT_AFTER};
 use crate::types::{LogId, NodeId};
 
 pub use crate::wire::codec::Role;
-pub use append::{
-    Answered, AppendHandle, AppendOptions, Appender, Outcomes, Producer, WaitOptions,
-};
+pub use append::{AppendHandle, Appender, Outcomes};
 pub use command::{COMMAND_REPLY_BYTES_MAX, CommandReply};
 pub use entries::{Batch, EntryStream, Records, TailStart};
 pub use error::{
@@ -113,6 +112,8 @@ pub use error::{
 #[cfg(feature = "cli")]
 pub(crate) use follow::end_of_log;
 pub use follow::{FollowError, FollowEvent, Follower};
+pub use options::{AppendOptions, Producer, WaitOptions};
+pub use order::Answered;
 pub use outcome::{AppendOutcome, Placed, Refusal, ReplyLine};
 pub use reconnect::ReconnectPolicy;
 pub use silence::Silence;
@@ -250,7 +251,7 @@ impl Client {
 
     /// Tells when the node falls silent while it owes an answer, and when it speaks again.
     pub fn silence(&self) -> Silence {
-        Silence::of(self.shared())
+        Silence::of(&self.shared().silence)
     }
 
     /// Ends the connection now, for all who share it: what waits for an answer learns that it is

@@ -5,11 +5,33 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore};
 
-use super::append::Answered;
 use super::error::{ConnectionLost, LostReason};
 use super::outcome::AppendOutcome;
 
 type Answer = Result<AppendOutcome, ConnectionLost>;
+
+/// Consecutive entries of an [`Appender`] that met the same end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Index of the first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// What became of the first. The entry `i` places later has `outcome.later(i)`. For a lost
+    /// connection, `sent` tells whether these entries may be in the log.
+    pub outcome: Result<AppendOutcome, ConnectionLost>,
+}
+
+impl Answered {
+    /// Whether an answer for the entries behind these could be theirs too.
+    pub(super) fn is_continued_by(&self, answer: &Result<AppendOutcome, ConnectionLost>) -> bool {
+        match (&self.outcome, answer) {
+            (Ok(first), Ok(answer)) => first.later(self.count) == *answer,
+            (Err(lost), Err(other)) => lost == other,
+            _ => false,
+        }
+    }
+}
 
 /// Shared by an appender, its outcomes and the connection that carries them.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::append::AppendOptions;
+use super::options::AppendOptions;
 use crate::limits::RUN_BYTES_MAX;
 use crate::wire::codec::{AppendRequest, ProducerNumber};
 use crate::wire::{Message, OutFrame};

@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection::Shared;
 use crate::limits::{ANSWER_MARGIN, CLIENT_PATIENCE_MAX, SILENT_AFTER_MIN};
 
 /// How often it is looked at while something is owed: every deadline lies further ahead than that
@@ -33,8 +32,8 @@ pub struct Silence {
 }
 
 impl Silence {
-    pub(super) fn of(shared: &Shared) -> Silence {
-        Silence { changes: shared.silence.subscribe() }
+    pub(super) fn of(silence: &watch::Sender<Option<Instant>>) -> Silence {
+        Silence { changes: silence.subscribe() }
     }
 
     /// For how long the node has said nothing; `None` if it is not silent.
