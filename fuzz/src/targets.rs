@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use replog::config::{Config, Invocation, Role as ConfigRole};
 use replog::engine::secondary::MasterHello;
 use replog::engine::{Arrival, Secondary, SecondaryEffect, SessionId};
-use replog::gateway::{command, reply};
+use replog::gateway::{command, reply, words};
 use replog::limits::{
     FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, HOLD_BACK_BYTES_MAX,
     PAYLOAD_BYTES_MAX, READ_CHUNK_BYTES,
@@ -277,7 +277,7 @@ pub fn gateway(data: &[u8]) {
         reply::write_escaped(&mut escaped, line);
         assert!(escaped.iter().all(|&byte| byte >= 0x20 && byte != 0x7f));
         assert_eq!(unescape(&escaped), line);
-        let word = command::quoted(&String::from_utf8_lossy(line));
+        let word = words::quoted(&String::from_utf8_lossy(line));
         assert!(!word.is_empty());
     }
 }

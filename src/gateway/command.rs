@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::reply::Refusal;
+use super::words::quoted;
 use crate::codes::Code;
 use crate::types::{
     AckLevel, Level, ParseError, Patience, Seq, WriteConcern, parse_decimal, parse_duration,
@@ -399,15 +400,6 @@ fn not_an_option(verb: &[u8], word: &str) -> Refusal {
 /// What a stranger typed, short and harmless enough to be repeated to him.
 fn cut(text: &str) -> String {
     text.chars().take(40).flat_map(char::escape_debug).collect()
-}
-
-/// A value with spaces in it stands in double quotes.
-pub fn quoted(text: &str) -> String {
-    if text.is_empty() || text.contains([' ', '"']) {
-        format!("\"{}\"", text.replace('"', "'"))
-    } else {
-        text.to_owned()
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub mod command;
 pub mod help;
 pub mod reply;
 pub mod status;
+pub mod words;
 
 pub use command::{AppendOptions, Command, ConcernWord, Fault, parse};
 pub use reply::Refusal;

@@ -86,7 +86,7 @@ impl Refusal {
 
     /// `w` is not a number of nodes that this cluster has.
     pub fn bad_write_concern(word: &str, nodes: usize) -> Self {
-        let word = super::command::quoted(&word.escape_debug().to_string());
+        let word = super::words::quoted(&word.escape_debug().to_string());
         Refusal::new(
             Code::BadWriteConcern,
             format!("w={word} nodes={nodes} - w counts nodes: 1 to {nodes}, majority or all"),

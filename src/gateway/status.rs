@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::command::quoted;
+use super::words::quoted;
 use crate::engine::Health;
 use crate::types::{Epoch, LogId, Seq};
 

@@ -2,6 +2,7 @@
 //! master's.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -32,6 +33,17 @@ pub struct Provisional {
     /// What gave way to the master's entries, with the numbers they had.
     aside: Vec<(Seq, Bytes)>,
     aside_total: u64,
+}
+
+/// The same, for the node that it gives way in and those who read for its clients.
+#[derive(Clone, Debug, Default)]
+pub struct SharedProvisional(Arc<Mutex<Provisional>>);
+
+impl SharedProvisional {
+    /// For a few map operations; never to be kept for longer.
+    pub fn lock(&self) -> MutexGuard<'_, Provisional> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Provisional {

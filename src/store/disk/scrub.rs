@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::format::SEGMENT_HEADER_BYTES;
 use super::scan::Place;
 use super::segments::DiskRead;
-use super::write::DiskLog;
 use crate::store::reader::Shared;
 use crate::types::{Seq, SeqRange};
 
@@ -47,27 +46,21 @@ pub struct Scrub {
 }
 
 impl Scrub {
-    /// See [`DiskLog::scrub`].
+    /// See [`super::DiskLog::scrub`].
     pub fn step(&mut self, bytes_max: usize) -> ScrubStep {
         self.scrubber.step(&self.shared, bytes_max)
     }
 }
 
-impl DiskLog {
-    /// A scrub that needs the log no more.
-    pub fn scrubber(&self) -> Scrub {
-        Scrub { shared: self.shared.clone(), scrubber: Scrubber::default() }
-    }
-
-    /// Verifies about `bytes_max` bytes more of what is on disk. A full pass per day is a good rule.
-    pub fn scrub(&mut self, bytes_max: usize) -> ScrubStep {
-        let shared = self.shared.clone();
-        self.scrubber.step(&shared, bytes_max)
+impl Scrub {
+    /// From the first entry on.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Scrub { shared, scrubber: Scrubber::default() }
     }
 }
 
 impl Scrubber {
-    fn step(&mut self, shared: &Shared, bytes_max: usize) -> ScrubStep {
+    pub(super) fn step(&mut self, shared: &Shared, bytes_max: usize) -> ScrubStep {
         let mut step = ScrubStep::default();
         let Some(segments) = &shared.segments else { return step };
         while step.bytes < bytes_max as u64 {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::format::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, encode_mark, footer_len};
 use super::meta::Meta;
 use super::room::Room;
-use super::scrub::Scrubber;
+use super::scrub::{Scrub, ScrubStep, Scrubber};
 use super::segment::{Body, Segment, places_of_run, points_of};
 use super::segments::Segments;
 use super::sync::{SyncStats, Syncer};
@@ -64,6 +64,17 @@ pub(super) struct Active {
 }
 
 impl DiskLog {
+    /// A scrub that needs the log no more.
+    pub fn scrubber(&self) -> Scrub {
+        Scrub::new(self.shared.clone())
+    }
+
+    /// Verifies about `bytes_max` bytes more of what is on disk. A full pass per day is a good rule.
+    pub fn scrub(&mut self, bytes_max: usize) -> ScrubStep {
+        let shared = self.shared.clone();
+        self.scrubber.step(&shared, bytes_max)
+    }
+
     /// What syncing has cost since the log was opened.
     pub fn sync_stats(&self) -> SyncStats {
         self.syncer.stats()
