@@ -21,6 +21,8 @@ pub mod limits;
 #[cfg(feature = "server")]
 pub mod logging;
 #[cfg(feature = "server")]
+pub mod node;
+#[cfg(feature = "server")]
 pub mod runtime;
 pub mod sabotage;
 pub mod store;

@@ -4,7 +4,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::node::{Bound, NodeError, Told, bind, serve, stopped_early};
+use super::error::NodeError;
+use super::node::{Bound, Told, bind, serve, stopped_early};
 use super::service_manager;
 use crate::config::{DevConfig, Role};
 use crate::logging::announce;

@@ -12,14 +12,16 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::inbox::{DialError, Introduced};
+use super::inbox::Introduced;
 use super::link::tune;
-use super::reader::{IntroductionError, cut, read_hello, refuse};
+use super::reader::{IntroductionError, read_hello, refuse};
 use crate::codes::RefuseCode;
 use crate::config::ClusterConfig;
 use crate::connect::{Dial, Stranger, nudge_at, nudged};
 use crate::engine::SessionId;
 use crate::limits::{INTRODUCTION_TIMEOUT, READ_CHUNK_BYTES};
+use crate::node::introduction::cut;
+use crate::node::master::DialFailure;
 use crate::wire::Message;
 use crate::wire::codec::{Hello, Refuse, Role};
 
@@ -36,10 +38,10 @@ pub(super) async fn connect(
     session: SessionId,
     hello: Hello,
     dead_after: Duration,
-) -> Result<Box<Introduced>, DialError> {
+) -> Result<Box<Introduced>, DialFailure> {
     match Dial::resolve(addr, Instant::now() + dead_after).await {
         Ok(dial) => connect_to(dial, session, hello, dead_after).await,
-        Err(failure) => Err(DialError::Unreachable(failure.to_string())),
+        Err(failure) => Err(DialFailure::Unreachable(failure.to_string())),
     }
 }
 
@@ -49,8 +51,8 @@ async fn connect_to(
     session: SessionId,
     hello: Hello,
     dead_after: Duration,
-) -> Result<Box<Introduced>, DialError> {
-    let mut failures: Vec<(SocketAddr, DialError)> = Vec::new();
+) -> Result<Box<Introduced>, DialFailure> {
+    let mut failures: Vec<(SocketAddr, DialFailure)> = Vec::new();
     while let Some((addr, stream)) = dial.next().await {
         tune(&stream, dead_after);
         // Nobody needs longer, and after it the peer may close.
@@ -63,17 +65,17 @@ async fn connect_to(
     }
     let unconnected = dial.failures().iter();
     failures.extend(unconnected.map(|(addr, failure)| {
-        let failure = DialError::Unreachable(failure.to_string());
+        let failure = DialFailure::Unreachable(failure.to_string());
         (*addr, failure)
     }));
     Err(sum_of(failures))
 }
 
 /// Whether another address may lead to the node that is wanted.
-fn is_about_the_address(error: &DialError) -> bool {
+fn is_about_the_address(error: &DialFailure) -> bool {
     match error {
-        DialError::Unreachable(_) => true,
-        DialError::Refused(refuse) => matches!(
+        DialFailure::Unreachable(_) => true,
+        DialFailure::Refused(refuse) => matches!(
             RefuseCode::from_number(refuse.code),
             Some(RefuseCode::WrongNode | RefuseCode::WrongRole)
         ),
@@ -82,7 +84,7 @@ fn is_about_the_address(error: &DialError) -> bool {
 
 /// One error for all addresses. Somebody else at each of them is a refusal, which stays; if one does
 /// not answer, the node that is wanted may be there.
-fn sum_of(mut failures: Vec<(SocketAddr, DialError)>) -> DialError {
+fn sum_of(mut failures: Vec<(SocketAddr, DialFailure)>) -> DialFailure {
     if failures.len() == 1 {
         return failures.remove(0).1;
     }
@@ -91,11 +93,11 @@ fn sum_of(mut failures: Vec<(SocketAddr, DialError)>) -> DialError {
     let mut reasons = Vec::new();
     for (addr, failure) in failures {
         match failure {
-            DialError::Refused(refuse) => {
+            DialFailure::Refused(refuse) => {
                 wrong.get_or_insert((refuse.code, refuse.epoch));
                 reasons.push(format!("{addr}: {}", cut(&refuse.reason)));
             }
-            DialError::Unreachable(reason) => {
+            DialFailure::Unreachable(reason) => {
                 unreachable = true;
                 reasons.push(format!("{addr}: {reason}"));
             }
@@ -103,8 +105,8 @@ fn sum_of(mut failures: Vec<(SocketAddr, DialError)>) -> DialError {
     }
     let reason = reasons.join("; ");
     match wrong {
-        Some((code, epoch)) if !unreachable => DialError::Refused(Refuse { code, epoch, reason }),
-        _ => DialError::Unreachable(reason),
+        Some((code, epoch)) if !unreachable => DialFailure::Refused(Refuse { code, epoch, reason }),
+        _ => DialFailure::Unreachable(reason),
     }
 }
 
@@ -115,7 +117,7 @@ async fn introduce(
     session: SessionId,
     hello: Hello,
     deadline: Instant,
-) -> Result<Box<Introduced>, DialError> {
+) -> Result<Box<Introduced>, DialFailure> {
     let (epoch, wanted) = (hello.epoch, hello.peer_id.clone());
     let (mut read, mut write) = stream.into_split();
     let mut buffer = BytesMut::with_capacity(READ_CHUNK_BYTES);
@@ -126,7 +128,7 @@ async fn introduce(
         }
         read_hello(&mut read, &mut buffer).await
     };
-    let unreachable = |reason: String| Err(DialError::Unreachable(reason));
+    let unreachable = |reason: String| Err(DialFailure::Unreachable(reason));
     let (code, reason) = match timeout_at(nudge_at(deadline), exchange).await {
         Err(_) => {
             let said = nudged(tokio::io::join(read, write), deadline).await;
@@ -151,7 +153,7 @@ async fn introduce(
             let id = cut(&hello.node_id).escape_debug();
             (RefuseCode::WrongNode, format!("this is the {role} {id}, not the secondary {wanted}"))
         }
-        Ok(Err(IntroductionError::Refused(refuse))) => return Err(DialError::Refused(refuse)),
+        Ok(Err(IntroductionError::Refused(refuse))) => return Err(DialFailure::Refused(refuse)),
         // However it says so, which may differ from one attempt to the next: it is one trouble.
         Ok(Err(IntroductionError::Gone)) => {
             return unreachable(
@@ -164,11 +166,11 @@ async fn introduce(
     };
     let stranger = Stranger::of(&buffer);
     let error = match (stranger, code) {
-        (Some(stranger), _) => DialError::Unreachable(stranger.sentence(addr.port())),
+        (Some(stranger), _) => DialFailure::Unreachable(stranger.sentence(addr.port())),
         (None, RefuseCode::WrongNode) => {
-            DialError::Refused(Refuse { code: code.number(), epoch: 0, reason: reason.clone() })
+            DialFailure::Refused(Refuse { code: code.number(), epoch: 0, reason: reason.clone() })
         }
-        (None, _) => DialError::Unreachable(reason.clone()),
+        (None, _) => DialFailure::Unreachable(reason.clone()),
     };
     if stranger.is_none() {
         // Told in a task of its own: whoever sends nonsense may be slow to listen, too.
@@ -241,7 +243,7 @@ mod tests {
         Message::Refuse(Refuse { code: code.number(), epoch: 0, reason: reason.to_owned() })
     }
 
-    async fn dial(addrs: &[SocketAddr]) -> Result<Box<Introduced>, DialError> {
+    async fn dial(addrs: &[SocketAddr]) -> Result<Box<Introduced>, DialFailure> {
         let dial = Dial::to(addrs.iter().copied(), Instant::now() + PATIENCE);
         let hello = hello_of(Role::Master, "master", "s1");
         connect_to(dial, SessionId(1), hello, PATIENCE).await
@@ -250,8 +252,8 @@ mod tests {
     async fn error_of(addrs: &[SocketAddr]) -> String {
         match dial(addrs).await {
             Ok(introduced) => panic!("{} answered", introduced.hello.node_id),
-            Err(DialError::Unreachable(reason)) => reason,
-            Err(DialError::Refused(refuse)) => format!("{}: {}", refuse.code, refuse.reason),
+            Err(DialFailure::Unreachable(reason)) => reason,
+            Err(DialFailure::Refused(refuse)) => format!("{}: {}", refuse.code, refuse.reason),
         }
     }
 

@@ -16,13 +16,14 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::server::Door;
-use super::store::Log;
+use super::door::Door;
+use super::store::NodeLog;
 use crate::codes::{Class, Code, RefuseCode};
 use crate::config::Role;
 use crate::engine::{Health, Levels};
 use crate::gateway::status::Status;
 use crate::logging;
+use crate::store::LogStore as _;
 use crate::types::{NodeId, Seq, Shortage};
 
 /// Names and values of labels.
@@ -411,14 +412,14 @@ impl Metrics {
         &self,
         status: &Status,
         levels: &Levels,
-        log: &Log,
+        log: &NodeLog,
         shortage: Option<Shortage>,
         stored: Seq,
     ) -> String {
         let node = &status.node;
         self.set_position(&node.id, "received", node.next.previous());
         self.set_position(&node.id, "stored", stored);
-        let log_bytes = log.store().bounds().bytes;
+        let log_bytes = log.bounds().bytes;
         let syncs = log.sync_stats().unwrap_or_default();
         self.syncs.inner().store(syncs.count, Ordering::Relaxed);
         let seconds = syncs.total.as_secs_f64();

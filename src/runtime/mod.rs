@@ -1,6 +1,6 @@
 //! tokio: sockets, timers, tasks. Moves bytes and keeps no rule of replication.
 //!
-//! One task, the *driver*, owns a node's engine and its log; connections talk to it through one
+//! One task, the *driver*, carries a [`crate::node`]; connections talk to it through one
 //! bounded channel in batches, and read the log by themselves. A node lives on one thread: with two
 //! cores and several nodes a hop between tasks that costs no system call is worth more than a second
 //! thread.
@@ -8,18 +8,18 @@
 mod clock;
 mod dev;
 mod dial;
-mod faults;
+mod door;
+mod driver;
+mod error;
 mod inbox;
 mod link;
 mod listen;
-mod master;
 mod metrics;
 mod node;
 mod places;
 mod reader;
 mod reads;
 mod room;
-mod secondary;
 mod server;
 mod service_manager;
 mod session;
@@ -31,5 +31,6 @@ mod wake;
 mod wire_session;
 
 pub use dev::run_dev;
-pub use node::{NodeError, run_node};
+pub use error::NodeError;
+pub use node::run_node;
 pub use signals::Signals;

@@ -9,113 +9,26 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::faults::Faults;
-use super::inbox::{Node, View};
+use super::door::Door;
+use super::driver::{Carried, Driver};
+use super::error::{DISK_FAILED, NodeError};
+use super::inbox::Node;
 use super::listen::{Listeners, listen_on};
-use super::master::MasterDriver;
 use super::places::{Places, Shares};
-use super::secondary::SecondaryDriver;
-use super::server::{Door, accept};
+use super::server::accept;
 use super::service_manager;
-use super::store::{Log, OpenLog};
+use super::store::NodeLog;
 use crate::config::{Config, Role};
 use crate::descriptors;
-use crate::engine::{Levels, Master, MasterConfig, OwnLog};
+use crate::engine::MasterConfig;
 use crate::limits::{DRIVER_QUEUE_MAX, NODES_MAX, STOP_TIMEOUT, WINDOW_BYTES_MAX};
 use crate::logging::announce;
-use crate::store::StoreError;
-use crate::types::{Epoch, LogId, NodeId, RunId, Seq};
-
-/// Why a node could not start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// An address could not be taken.
-    #[error("cannot listen on {addr} ({key}): {error}; {}choose another one with {flag}", way_out(.error))]
-    Bind {
-        /// The address as configured.
-        addr: String,
-        /// The key that names it.
-        key: &'static str,
-        /// The flag that changes it.
-        flag: &'static str,
-        /// What the system said.
-        error: std::io::Error,
-    },
-    /// Another master reigns.
-    #[error(
-        "deposed: {by} promised epoch {epoch} to another master; stop that one, or this one for good"
-    )]
-    Deposed {
-        /// Who said so.
-        by: NodeId,
-        /// The epoch of the other master.
-        epoch: Epoch,
-    },
-    /// The data directory cannot be used.
-    #[error("{0}")]
-    Open(#[from] crate::store::OpenError),
-    /// The disk failed an fsync: what it says from now on proves nothing.
-    #[error(
-        "the disk failed to sync the log ({0}); what was not synced is not trusted: look at the \
-         disk, then start the node again, it finds out by itself what is there"
-    )]
-    SyncFailed(String),
-    /// The store cannot go on.
-    #[error("{0}")]
-    Store(StoreError),
-    /// Numbers were given or a promise was due, and not even the reserve had room for it.
-    #[error(
-        "no space is left on the disk for what was let in while there was some: make room there, \
-         then start the node again, it finds out by itself what is there"
-    )]
-    NoRoom,
-    /// The system gave no random numbers.
-    #[error("cannot get random numbers for an id: {0}")]
-    Random(getrandom::Error),
-    /// A node of a cluster in one process failed.
-    #[error("{id}: {error}")]
-    InCluster {
-        /// Which node.
-        id: NodeId,
-        /// What happened.
-        error: Box<NodeError>,
-    },
-}
-
-/// What may be done about an address that cannot be taken, beside taking another one.
-fn way_out(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => "free it or ",
-        std::io::ErrorKind::PermissionDenied => "a port below 1024 needs a privilege: grant it or ",
-        std::io::ErrorKind::AddrNotAvailable => "this machine does not have it: add it or ",
-        _ => "",
-    }
-}
-
-impl From<StoreError> for NodeError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Full => NodeError::NoRoom,
-            error => NodeError::Store(error),
-        }
-    }
-}
-
-impl NodeError {
-    /// The exit code that scripts rely on.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            // A write that failed leaves as much in doubt as a sync that did.
-            NodeError::SyncFailed(_) | NodeError::Store(StoreError::Failed { .. }) => DISK_FAILED,
-            NodeError::Open(error) if error.is_sync_failure() => DISK_FAILED,
-            NodeError::InCluster { error, .. } => error.exit_code(),
-            _ => 1,
-        }
-    }
-}
-
-/// The exit code of a node whose disk failed: what it says from now on proves nothing.
-const DISK_FAILED: u8 = 70;
+use crate::node::faults::Faults;
+use crate::node::master::Beginnings;
+use crate::node::{About, MasterNode, SecondaryNode, Storage as _, View};
+use crate::store::LogStore as _;
+use crate::store::provisional::SharedProvisional;
+use crate::types::{LogId, NodeId, RunId};
 
 /// How long connections of a deposed master have for their last replies.
 const LAST_WORDS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -212,17 +125,15 @@ pub(super) async fn serve(
         return stopped_early(&config.node.id);
     };
     let opened = opened?;
-    let store = opened.log.kind();
+    let (store, reader) = (opened.kind(), opened.reader());
     let (view, viewed) = watch::channel(first_view(&config));
-    let advertise = config.node.advertise.clone().unwrap_or_else(|| wire_addr.to_string());
-    let node = Arc::new(Node::new(
-        &config,
-        advertise,
-        driver,
-        opened.log.store().reader(),
-        viewed,
-        stop.child_token(),
-    ));
+    let about = About {
+        id: config.node.id.clone(),
+        advertise: config.node.advertise.clone().unwrap_or_else(|| wire_addr.to_string()),
+        payload_max: config.limits.payload_max,
+    };
+    let log = (reader, SharedProvisional::default());
+    let node = Arc::new(Node::new(&config, about, driver, log, viewed, stop.child_token()));
     if let Some(accepts) = told.accepts {
         let mut viewed = node.view.clone();
         // Ends with the driver, whose view it watches. Who is told may be gone: nobody is missed.
@@ -239,7 +150,7 @@ pub(super) async fn serve(
         let places = Places::new(shares);
         tasks.spawn(accept(Door::Gateway, gateway, places, node.clone(), tasks.clone()));
     }
-    opened.log.scrub(node.stop.clone());
+    opened.scrub(node.stop.clone());
     let end = CancellationToken::new();
     let stopping = node.stop.clone();
     let driving = start_driver(&config, node, opened, inputs, view, end.clone())?;
@@ -294,8 +205,8 @@ pub(super) async fn serve(
 
 /// Opens the log in a thread for it: a large one takes its time to be read, and a stop does not wait
 /// for it.
-async fn open(config: Config) -> Result<OpenLog, NodeError> {
-    let opening = tokio::task::spawn_blocking(move || Log::open(&config));
+async fn open(config: Config) -> Result<NodeLog, NodeError> {
+    let opening = tokio::task::spawn_blocking(move || NodeLog::open(&config));
     // Nobody aborts it, so that it can only have panicked.
     opening.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
@@ -304,25 +215,15 @@ fn first_view(config: &Config) -> View {
     let master = config.role == Role::Master;
     let secondaries = config.cluster.secondaries.iter().map(|secondary| secondary.id.clone());
     let roster: Vec<NodeId> = std::iter::once(config.node.id.clone()).chain(secondaries).collect();
-    View {
-        local: Seq::ZERO,
-        stored: Seq::ZERO,
-        hidden_from: None,
-        unserved_from: None,
-        levels: Levels::empty(if master { roster.len() } else { 0 }),
-        // A secondary learns the roster from its master.
-        roster: if master { roster.into() } else { Arc::default() },
-        master_addr: String::new(),
-        history: None,
-        accepts: false,
-    }
+    // A secondary learns the roster from its master.
+    View::new(if master { roster.into() } else { Arc::default() })
 }
 
-/// Makes the driver of the node's role; what it returns runs it.
+/// Makes the node of its role and the driver that carries it; what it returns runs it.
 fn start_driver(
     config: &Config,
     node: Arc<Node>,
-    opened: OpenLog,
+    opened: NodeLog,
     inputs: mpsc::Receiver<super::inbox::Input>,
     view: watch::Sender<View>,
     end: CancellationToken,
@@ -332,43 +233,34 @@ fn start_driver(
     let (log_id, run_id) = random.split_at(16);
     let log_id = LogId::new(log_id.try_into().expect("split at 16"));
     let number = u64::from_le_bytes(run_id.try_into().expect("24 less 16"));
-    let (master, secondary) = match config.role {
+    let about = node.about.clone();
+    let carried = match config.role {
         Role::Master => {
-            let now = node.clock.now();
-            let own = own_log(&opened);
-            if config.node.bootstrap && own.log_id.is_some() {
-                warn!(seq = %own.last, "--bootstrap does nothing: this node has a log, and goes on with it");
+            let (has_log, last) = (opened.identity().log_id.is_some(), opened.bounds().last);
+            if config.node.bootstrap && has_log {
+                warn!(seq = %last, "--bootstrap does nothing: this node has a log, and goes on with it");
             }
-            let engine = Master::new(master_config(config), RunId::new(number), log_id, own, now);
-            (Some(MasterDriver::new(node.clone(), config, engine, opened, inputs, view)), None)
+            let roster = config.cluster.secondaries.iter();
+            let beginnings = Beginnings {
+                config: master_config(config),
+                run_id: RunId::new(number),
+                log_id,
+                secondaries: roster.map(|it| (it.id.clone(), it.addr.clone())).collect(),
+                first_session: 1,
+            };
+            let now = node.clock.now();
+            Carried::Master(Box::new(MasterNode::new(about, beginnings, opened, now)))
         }
         Role::Secondary => {
             let faults = Faults::new(config.node.delay, number);
-            (None, Some(SecondaryDriver::new(node.clone(), faults, opened, inputs, view)))
+            let (interval, by_hand) = (node.heartbeat_interval, node.provisional.clone());
+            let secondary = SecondaryNode::new(about, interval, faults, (opened, by_hand));
+            Carried::Secondary(Box::new(secondary))
         }
     };
-    Ok(async move {
-        match (master, secondary) {
-            (Some(master), _) => master.run(node.stop.clone(), end).await,
-            (None, Some(secondary)) => secondary.run(end).await,
-            (None, None) => Ok(()),
-        }
-    })
-}
-
-/// What the engine must know of the log it starts with.
-fn own_log(opened: &OpenLog) -> OwnLog {
-    let log = opened.log.store();
-    let (bounds, identity) = (log.bounds(), log.identity());
-    OwnLog {
-        log_id: identity.log_id,
-        epoch: identity.epoch,
-        last: bounds.last,
-        tail_epoch: bounds.tail.epoch,
-        settled: identity.settled,
-        commit: identity.commit,
-        whole: opened.whole,
-    }
+    let stop = node.stop.clone();
+    let driver = Driver::new(node, config.cluster.clone(), carried, inputs, view);
+    Ok(driver.run(stop, end))
 }
 
 fn master_config(config: &Config) -> MasterConfig {
@@ -388,30 +280,5 @@ fn master_config(config: &Config) -> MasterConfig {
         window_bytes_max: WINDOW_BYTES_MAX,
         bootstrap: config.node.bootstrap,
         accept_data_loss: config.node.accept_data_loss,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whatever_the_disk_failed_ends_the_node_with_70_and_a_full_one_does_not() {
-        let what = "write to the log".to_owned();
-        let error = "Input/output error (os error 5)".to_owned();
-        let failed = NodeError::from(StoreError::Failed { what, error: error.clone() });
-        assert_eq!(failed.exit_code(), 70);
-        let line = failed.to_string();
-        assert!(line.contains(&error) && line.contains("start the node again"), "{line}");
-        assert_eq!(NodeError::SyncFailed(error).exit_code(), 70);
-        let in_cluster = NodeError::InCluster {
-            id: "s1".parse().expect("a node's name"),
-            error: Box::new(failed),
-        };
-        assert_eq!(in_cluster.exit_code(), 70);
-
-        let full = NodeError::from(StoreError::Full);
-        assert_eq!(full.exit_code(), 1);
-        assert!(!full.to_string().contains("goes on by itself"), "{full}");
     }
 }

@@ -242,6 +242,29 @@ impl Drop for TurnedAway {
     }
 }
 
+/// The place of a client's connection, taken for as long as this is kept.
+pub(super) enum Guest {
+    /// One of the clients' places.
+    Client { _place: Client },
+    /// An operator's, who may look and nothing else.
+    Operator { place: Operator },
+}
+
+impl Guest {
+    /// Whether all he may do is look.
+    pub(super) fn only_looks(&self) -> bool {
+        matches!(self, Guest::Operator { .. })
+    }
+
+    /// Comes back when the place is wanted for somebody else.
+    pub(super) async fn evicted(&self) {
+        match self {
+            Guest::Client { .. } => std::future::pending().await,
+            Guest::Operator { place } => place.evicted().await,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

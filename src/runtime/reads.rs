@@ -3,13 +3,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
-use super::inbox::{Input, PeerEvent};
-use crate::engine::SessionId;
 use crate::limits::COLD_READS_MAX;
 use crate::store::{LogReader, Record, Slice};
-use crate::types::{Epoch, NodeIndex, PrefixId, Seq, SeqRange};
+use crate::types::{PrefixId, Seq, SeqRange};
 
 /// The log as clients' connections read it. A few reads from disk are under way at once; who comes
 /// later waits for its turn.
@@ -63,60 +61,6 @@ impl ClientReads {
     }
 }
 
-/// What is to be sent to a peer: of these entries at most so many bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    pub(super) range: SeqRange,
-    pub(super) bytes_max: usize,
-    /// They were sent before.
-    pub(super) again: bool,
-    /// The epoch in which they were asked for.
-    pub(super) epoch: Epoch,
-}
-
-/// What is read from disk for one peer: one piece at a time, however often connections change
-/// meanwhile, so that a disk that hangs collects no threads.
-#[derive(Debug, Default)]
-pub(super) struct PeerReads {
-    under_way: bool,
-    next: Option<(SessionId, Asked)>,
-}
-
-impl PeerReads {
-    /// Reads in another thread, now or when the read that is under way is done; then the driver
-    /// hears of it.
-    pub(super) fn start(
-        &mut self,
-        (log, driver): (&LogReader, &mpsc::Sender<Input>),
-        peer: NodeIndex,
-        session: SessionId,
-        asked: Asked,
-    ) {
-        if std::mem::replace(&mut self.under_way, true) {
-            self.next = Some((session, asked));
-            return;
-        }
-        let (log, driver) = (log.clone(), driver.clone());
-        tokio::task::spawn_blocking(move || {
-            let mut slice = log.read(asked.range, asked.bytes_max);
-            if slice.before.is_none() {
-                slice.before = log.prefix_id(asked.range.first.previous());
-            }
-            // A driver that is gone needs no event.
-            let read = PeerEvent::Read { peer, session, asked, slice };
-            let _ = driver.blocking_send(Input::Peer(read));
-        });
-    }
-
-    /// The read that was under way is done; what was asked for meanwhile begins.
-    pub(super) fn done(&mut self, of: (&LogReader, &mpsc::Sender<Input>), peer: NodeIndex) {
-        self.under_way = false;
-        if let Some((session, asked)) = self.next.take() {
-            self.start(of, peer, session, asked);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -127,6 +71,7 @@ mod tests {
     use super::*;
     use crate::store::faulty::FaultyFs;
     use crate::store::{DiskLog, DiskOptions, LogStore, RunBuilder};
+    use crate::types::Epoch;
 
     /// A log of ten runs of ten entries, of which only the last is in memory.
     fn cold_log() -> (FaultyFs, DiskLog) {
@@ -164,35 +109,6 @@ mod tests {
         fs.hold_reads(false);
         assert_eq!(cold.await.range, Some(range(1, 10)));
         assert_eq!(reads.prefix_id(Seq::new(42)).await, log.reader().prefix_id(Seq::new(42)));
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_comes_back_again_and_again_has_one_read_under_way() {
-        let (fs, log) = cold_log();
-        let (driver, mut inputs) = mpsc::channel(8);
-        let (reader, mut reads) = (log.reader(), PeerReads::default());
-        let asked = |first| Asked {
-            range: range(first, 90),
-            bytes_max: 1,
-            again: false,
-            epoch: Epoch::new(1),
-        };
-        fs.hold_reads(true);
-        for session in 1..=50 {
-            reads.start((&reader, &driver), NodeIndex::MASTER, SessionId(session), asked(session));
-        }
-        fs.hold_reads(false);
-        for expected in [1, 50] {
-            let read = inputs.recv().await.expect("the driver is there");
-            let Input::Peer(PeerEvent::Read { session, slice, .. }) = read else {
-                panic!("something else than a read")
-            };
-            assert_eq!(session, SessionId(expected));
-            assert_eq!(slice.range, Some(range(expected, expected)));
-            assert_eq!(slice.before, reader.prefix_id(Seq::new(expected - 1)));
-            reads.done((&reader, &driver), NodeIndex::MASTER);
-        }
-        assert!(!reads.under_way, "those in between are not read for nobody");
     }
 
     async fn futures_poll<F: Future + Unpin>(mut future: F) -> Poll<F::Output> {

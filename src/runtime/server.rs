@@ -13,11 +13,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::door::Door;
 use super::inbox::{Input, Introduced, Node, PeerEvent};
 use super::link::tune;
 use super::listen::Listeners;
-use super::places::{Client, Operator, Places, Stranger, TurnedAway};
-use super::reader::{self, IntroductionError, hello_of, read_hello};
+use super::places::{Guest, Places, Stranger, TurnedAway};
+use super::reader::{self, IntroductionError, read_hello};
 use super::{session, text, wire_session};
 use crate::codes::{Code, RefuseCode};
 use crate::config::Role;
@@ -25,47 +26,16 @@ use crate::descriptors;
 use crate::engine::SessionId;
 use crate::gateway::{Refusal, parse};
 use crate::limits::OPERATOR_TIMEOUT;
+use crate::node::introduction::{epoch_table, hello_of};
 use crate::types::PrefixId;
 use crate::wire::Message;
 use crate::wire::codec::{self, Hello};
-
-/// Which door.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
-    /// The wire protocol.
-    Wire,
-    /// The text gateway.
-    Gateway,
-}
 
 /// Clients that take nothing for so long are cut by the kernel as well.
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 
 /// Why somebody is turned away.
 const NO_PLACE: &str = "too many connections";
-
-/// The place of a client's connection, taken for as long as this is kept.
-pub(super) enum Guest {
-    /// One of the clients' places.
-    Client { _place: Client },
-    /// An operator's, who may look and nothing else.
-    Operator { place: Operator },
-}
-
-impl Guest {
-    /// Whether all he may do is look.
-    pub(super) fn only_looks(&self) -> bool {
-        matches!(self, Guest::Operator { .. })
-    }
-
-    /// Comes back when the place is wanted for somebody else.
-    pub(super) async fn evicted(&self) {
-        match self {
-            Guest::Client { .. } => std::future::pending().await,
-            Guest::Operator { place } => place.evicted().await,
-        }
-    }
-}
 
 /// Accepts connections until the node stops. Connections are tasks of `tasks`.
 pub(super) async fn accept(
@@ -329,20 +299,25 @@ async fn introduce(
 }
 
 fn answer_to_client(node: &Node) -> Hello {
-    let (history, stored) = {
+    let role = match node.role {
+        Role::Master => codec::Role::Master,
+        Role::Secondary => codec::Role::Secondary,
+    };
+    let (history, stored, same) = {
         let view = node.view.borrow();
-        (view.history, view.stored)
+        let same = hello_of(&node.about, role, &view.roster, view.levels.commit);
+        (view.history, view.stored, same)
     };
     let tail = node.log.prefix_id(stored).unwrap_or(PrefixId::EMPTY);
     Hello {
         log_id: history.map(|(log_id, _)| log_id.bytes()),
         epoch: history.map_or(0, |(_, epoch)| epoch.number()),
-        epoch_table: reader::epoch_table(&node.log),
+        epoch_table: epoch_table(&node.log),
         stored: stored.number(),
         tail_epoch: tail.epoch.number(),
         tail_digest: tail.digest.value(),
         master_addr: node.master_addr(),
         frame_bytes_max: u32::try_from(wire_session::frame_bytes_max(node)).unwrap_or(u32::MAX),
-        ..hello_of(node)
+        ..same
     }
 }

@@ -8,7 +8,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::inbox::{AppendRun, ClientInput, Input, Node, RunOptions};
+use super::inbox::{ClientInput, Input, Node};
 use crate::codes::Code;
 use crate::config::Role;
 use crate::engine::Levels;
@@ -17,6 +17,7 @@ use crate::gateway::help::help;
 use crate::gateway::reply::{write_entry, write_get, write_names};
 use crate::gateway::{AppendOptions, Command, Fault, Refusal};
 use crate::limits::{OUTPUT_CHUNK_BYTES, RUN_BYTES_MAX};
+use crate::node::client::{AppendRun, RunOptions};
 use crate::store::provisional::Stored;
 use crate::store::{Slice, record::take_record};
 use crate::types::{Level, Seq, SeqRange};
@@ -209,7 +210,7 @@ async fn get(node: &Node, seq: Seq, out: &mut BytesMut) -> Result<Result<(), Ref
     let unserved = node.view.borrow().unserved_from.is_some_and(|first| seq >= first);
     let record = if unserved { None } else { node.reads.record(seq).await };
     let Some(record) = record else {
-        let provisional = node.provisional();
+        let provisional = node.provisional.lock();
         let visible = provisional.visible(node.log.bounds().last);
         let Some(payload) = provisional.payload(seq).filter(|_| visible.contains(seq)) else {
             return Ok(Err(missing(node, seq, visible.last())));
@@ -380,7 +381,7 @@ impl List {
         let cursor = Cursor::new(from, limit, last);
         let by_hand = match level {
             Level::Local => {
-                let visible = node.provisional().visible(last);
+                let visible = node.provisional.lock().visible(last);
                 let whole = Cursor::new(from, limit, visible.last().max(last));
                 Cursor { next: from.max(visible.first), end: whole.end.max(from) }
             }
@@ -401,7 +402,7 @@ impl List {
         while !self.by_hand.is_done() {
             let seq = self.by_hand.next;
             self.by_hand.next = seq.next();
-            let payload = node.provisional().payload(seq).cloned();
+            let payload = node.provisional.lock().payload(seq).cloned();
             // It may have given way to the master's meanwhile.
             let payload = match payload {
                 Some(payload) => Some(payload),

@@ -7,25 +7,23 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::node::NodeError;
+use super::error::NodeError;
 use super::places::open_segments;
 use crate::config::{Config, Fsync as FsyncPolicy};
 use crate::descriptors;
-use crate::limits::{FRAME_BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, ROOM_TOLD_INTERVAL, RUN_BYTES_MAX};
+use crate::limits::{FRAME_BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, RUN_BYTES_MAX};
+use crate::node::Storage;
 use crate::store::fs::RealFs;
 use crate::store::{
-    DiskEvent, DiskLog, DiskOptions, Fsync, LogStore, MemoryLog, Opened, Recovery, StoreError,
-    SyncStats,
+    Bounds, DiskEvent, DiskLog, DiskOptions, Fsync, Identity, LogReader, LogStore, MemoryLog,
+    Opened, Recovery, Run, StoreError, SyncStats,
 };
-use crate::types::{NodeId, Seq, SeqRange, Shortage, Time};
+use crate::types::{Seq, SeqRange, Shortage};
 
 /// So much is verified at once by the scrub …
 const SCRUB_STEP_BYTES: usize = 256 << 10;
 /// … every so often: about 2.5 MB/s, a pass over 200 GB a day.
 const SCRUB_INTERVAL: Duration = Duration::from_millis(100);
-/// A driver looks at its disk so often even if nothing happens: whether there is room again.
-pub(super) const DISK_LOOK_INTERVAL: Duration = Duration::from_millis(100);
-
 /// What a disk said since the driver last asked. Bounded: only what is newest counts.
 #[derive(Debug, Default)]
 pub(super) struct DiskNews {
@@ -85,97 +83,35 @@ fn run_bytes(payload_max: usize) -> usize {
     RUN_BYTES_MAX.max(payload_max + record_bytes_beside)
 }
 
-/// Whether a node's disk has room, and what was said of it in the log.
-#[derive(Debug, Default)]
-pub(super) struct DiskRoom {
-    /// What is missing now.
-    pub(super) shortage: Option<Shortage>,
-    /// Since when …
-    since: Time,
-    /// … and whether the log says so.
-    is_told: bool,
-    /// When the log said so last.
-    told: Option<Time>,
-    /// How often it was full since then without a word.
-    untold: u32,
-}
-
-/// What is to be said of a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RoomNews {
-    /// It is full, and was so many times since that was said last.
-    Full(Shortage, u32),
-    /// There is room again, after so long.
-    Room(Duration),
-}
-
-impl DiskRoom {
-    /// Takes what was found. A disk that is full and has room by turns is told once in a while.
-    fn look(&mut self, now: Time, found: Option<Shortage>) -> Option<RoomNews> {
-        let was_full = self.shortage.is_some();
-        self.shortage = found;
-        let Some(shortage) = found else {
-            let full_for = now.since(self.since);
-            return std::mem::take(&mut self.is_told).then_some(RoomNews::Room(full_for));
-        };
-        if !was_full {
-            self.since = now;
-            self.untold += 1;
-        }
-        let due = self.told.is_none_or(|told| now >= told.after(ROOM_TOLD_INTERVAL));
-        if self.is_told || !due {
-            return None;
-        }
-        (self.is_told, self.told) = (true, Some(now));
-        Some(RoomNews::Full(shortage, std::mem::take(&mut self.untold)))
-    }
-
-    /// Takes what was found, and says in the log what is new.
-    pub(super) fn note(&mut self, now: Time, id: &NodeId, found: Option<Shortage>) {
-        match self.look(now, found) {
-            None => {}
-            Some(RoomNews::Full(shortage, times)) => {
-                let Shortage { need, free, limit } = shortage;
-                let limit = limit.to_string();
-                warn!(
-                    %id, need_bytes = need, free_bytes = free, limit, times,
-                    "the disk is full: nothing more is taken into the log until there is room"
-                );
-            }
-            Some(RoomNews::Room(full_for)) => {
-                let full_ms = full_for.as_millis() as u64; // A node does not run that long.
-                warn!(%id, full_ms, "the disk has room again");
-            }
-        }
-    }
-}
-
-/// A node's log, wherever it is.
-pub(super) enum Log {
+/// Where a log is.
+enum Log {
     /// Lost when the process ends.
     Memory(MemoryLog),
     /// In segments.
-    Disk(Box<DiskLog>, &'static str),
+    Disk(Box<DiskLog>),
 }
 
-/// A log that was opened.
-pub(super) struct OpenLog {
-    pub(super) log: Log,
+/// A node's log, and what its disk says of it.
+pub(super) struct NodeLog {
+    log: Log,
     pub(super) news: Arc<DiskNews>,
-    /// Whether it holds all that it ever said it did.
-    pub(super) whole: bool,
+    /// The fsync policy's name; empty in memory.
+    policy: &'static str,
+    /// Whether it held all that it ever said it did when it was opened.
+    was_whole: bool,
 }
 
-impl Log {
+impl NodeLog {
     /// Opens the log that the configuration names, and says how it was found.
     ///
     /// # Errors
     /// The directory is not ours to use, or the system refused.
-    pub(super) fn open(config: &Config) -> Result<OpenLog, NodeError> {
+    pub(super) fn open(config: &Config) -> Result<NodeLog, NodeError> {
         let news = Arc::new(DiskNews::default());
         let Some(dir) = &config.node.data_dir else {
             // What an empty log holds is all it ever said it did only if it never said anything.
-            return Ok(OpenLog { log: Log::Memory(MemoryLog::new()), news, whole: false });
+            let log = Log::Memory(MemoryLog::new());
+            return Ok(NodeLog { log, news, policy: "", was_whole: false });
         };
         let mut options = DiskOptions::new(config.node.id.clone());
         options.segment_size = config.storage.segment_size;
@@ -200,59 +136,29 @@ impl Log {
             FsyncPolicy::Interval => "interval",
             FsyncPolicy::Never => "never",
         };
-        Ok(OpenLog { log: Log::Disk(Box::new(log), policy), news, whole })
-    }
-
-    /// `memory` or `disk`, as STATUS and the ready line say.
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Log::Memory(_) => "memory",
-            Log::Disk(..) => "disk",
-        }
-    }
-
-    /// The fsync policy's name; empty in memory.
-    pub(super) fn fsync(&self) -> &'static str {
-        match self {
-            Log::Memory(_) => "",
-            Log::Disk(_, policy) => policy,
-        }
-    }
-
-    /// What cannot be read, as STATUS says it; empty if all can.
-    pub(super) fn damaged(&self) -> String {
-        let damage = self.store().damage();
-        damage.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        Ok(NodeLog { log: Log::Disk(Box::new(log)), news, policy, was_whole: whole })
     }
 
     /// What syncing has cost; `None` in memory.
     pub(super) fn sync_stats(&self) -> Option<SyncStats> {
-        match self {
+        match &self.log {
             Log::Memory(_) => None,
-            Log::Disk(log, _) => Some(log.sync_stats()),
+            Log::Disk(log) => Some(log.sync_stats()),
         }
     }
 
-    /// Syncs everything in the caller's thread, for the rare moment before a promise.
-    pub(super) fn sync(&mut self) -> Seq {
-        match self {
-            Log::Memory(log) => log.bounds().last,
-            Log::Disk(log, _) => log.sync_now(),
-        }
-    }
-
-    /// Files that lie below `aside/`.
-    pub(super) fn aside_files(&self) -> u64 {
-        match self {
-            Log::Memory(_) => 0,
-            Log::Disk(log, _) => log.aside_files(),
+    /// Bytes that are free on the disk, if there is one and it says so.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        match &self.log {
+            Log::Memory(_) => None,
+            Log::Disk(log) => log.free_bytes(),
         }
     }
 
     /// Verifies what is on disk, a little at a time and in another thread, until `end`. What it
     /// finds comes as news.
     pub(super) fn scrub(&self, end: CancellationToken) {
-        let Log::Disk(log, _) = self else { return };
+        let Log::Disk(log) = &self.log else { return };
         let mut scrub = log.scrubber();
         let scrubbing = async move {
             loop {
@@ -271,56 +177,106 @@ impl Log {
         tokio::spawn(async move { end.run_until_cancelled(scrubbing).await });
     }
 
-    /// Looks whether the data directory is where it was, and says what had to be put back.
-    ///
-    /// # Errors
-    /// It is not, or not usable any more: the node must end.
-    pub(super) fn look_at_home(&mut self, id: &NodeId) -> Result<(), StoreError> {
-        let Log::Disk(log, _) = self else { return Ok(()) };
-        for note in log.look_at_home()? {
-            warn!(%id, note, "somebody changed the data directory of a running node");
+    fn store(&self) -> &dyn LogStore {
+        match &self.log {
+            Log::Memory(log) => log,
+            Log::Disk(log) => &**log,
         }
-        Ok(())
     }
 
-    /// Leaves the log so that the next start knows that nothing is missing, and how far it was
-    /// committed.
-    ///
-    /// # Errors
-    /// The disk failed the last sync: the stop was asked for, and is no clean one.
-    pub(super) fn leave(&mut self, commit: Seq, news: &DiskNews) -> Result<(), NodeError> {
-        let mut identity = self.store().identity().clone();
-        identity.commit = commit;
-        match self.store_mut().set_identity(identity) {
-            Ok(()) => {}
-            Err(error @ StoreError::Failed { .. }) => return Err(error.into()),
-            Err(error) => warn!(%error, "the commit position was not kept"),
+    fn store_mut(&mut self) -> &mut dyn LogStore {
+        match &mut self.log {
+            Log::Memory(log) => log,
+            Log::Disk(log) => &mut **log,
         }
+    }
+}
+
+impl LogStore for NodeLog {
+    fn append(&mut self, run: Run) -> Result<(), StoreError> {
+        self.store_mut().append(run)
+    }
+
+    fn make_durable(&mut self, up_to: Seq) -> Seq {
+        self.store_mut().make_durable(up_to)
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.store().bounds()
+    }
+
+    fn reader(&self) -> LogReader {
+        self.store().reader()
+    }
+
+    fn room_for(&self, bytes: usize) -> Result<(), Shortage> {
+        self.store().room_for(bytes)
+    }
+
+    fn identity(&self) -> &Identity {
+        self.store().identity()
+    }
+
+    fn set_identity(&mut self, identity: Identity) -> Result<(), StoreError> {
+        self.store_mut().set_identity(identity)
+    }
+
+    fn set_aside(&mut self, from: Seq, reason: &str) -> Result<u64, StoreError> {
+        self.store_mut().set_aside(from, reason)
+    }
+
+    fn repair(&mut self, run: Run) -> Result<(), StoreError> {
+        self.store_mut().repair(run)
+    }
+
+    fn damage(&self) -> Vec<SeqRange> {
+        self.store().damage()
+    }
+
+    fn close(&mut self) {
         self.store_mut().close();
-        news.failed().map_or(Ok(()), |reason| Err(NodeError::SyncFailed(reason)))
+    }
+}
+
+impl Storage for NodeLog {
+    fn is_disk(&self) -> bool {
+        matches!(self.log, Log::Disk(_))
     }
 
-    /// Bytes that are free on the disk, if there is one and it says so.
-    pub(super) fn free_bytes(&self) -> Option<u64> {
-        match self {
-            Log::Memory(_) => None,
-            Log::Disk(log, _) => log.free_bytes(),
+    fn fsync(&self) -> &'static str {
+        self.policy
+    }
+
+    fn was_whole(&self) -> bool {
+        self.was_whole
+    }
+
+    fn sync_now(&mut self) -> Seq {
+        match &mut self.log {
+            Log::Memory(log) => log.bounds().last,
+            Log::Disk(log) => log.sync_now(),
         }
     }
 
-    /// The store behind it.
-    pub(super) fn store(&self) -> &dyn LogStore {
-        match self {
-            Log::Memory(log) => log,
-            Log::Disk(log, _) => &**log,
+    fn sync_failure(&self) -> Option<String> {
+        self.news.failed()
+    }
+
+    fn take_found_damage(&mut self) -> Vec<(SeqRange, String)> {
+        self.news.take_damage()
+    }
+
+    fn look_at_home(&mut self) -> Result<Vec<String>, StoreError> {
+        match &mut self.log {
+            Log::Memory(_) => Ok(Vec::new()),
+            Log::Disk(log) => log.look_at_home(),
         }
     }
 
-    /// See [`Log::store`].
-    pub(super) fn store_mut(&mut self) -> &mut dyn LogStore {
-        match self {
-            Log::Memory(log) => log,
-            Log::Disk(log, _) => &mut **log,
+    fn aside_files(&self) -> u64 {
+        match &self.log {
+            Log::Memory(_) => 0,
+            Log::Disk(log) => log.aside_files(),
         }
     }
 }
@@ -351,35 +307,6 @@ fn tell_how_it_was_found(config: &Config, log: &DiskLog, recovery: &Recovery) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::RoomLimit;
-
-    fn at(seconds: u64) -> Time {
-        Time::ZERO.after(Duration::from_secs(seconds))
-    }
-
-    #[test]
-    fn a_disk_that_is_full_by_turns_is_told_at_once_and_then_once_in_a_while() {
-        let shortage = Shortage { need: 7, free: Some(1), limit: RoomLimit::Space };
-        let mut room = DiskRoom::default();
-        assert_eq!(room.look(at(1), None), None);
-        assert_eq!(room.look(at(2), Some(shortage)), Some(RoomNews::Full(shortage, 1)));
-        assert_eq!(room.look(at(3), Some(shortage)), None);
-        assert_eq!(room.look(at(5), None), Some(RoomNews::Room(Duration::from_secs(3))));
-        let mut told = 0;
-        for second in 6..600 {
-            let found = (second % 2 == 0).then_some(shortage);
-            told += usize::from(room.look(at(second), found).is_some());
-        }
-        assert!((60..=120).contains(&told), "{told} lines in ten minutes");
-        // What stays is told, however late.
-        let mut room = DiskRoom::default();
-        room.look(at(1), Some(shortage));
-        room.look(at(2), None);
-        assert_eq!(room.look(at(3), Some(shortage)), None);
-        assert_eq!(room.look(at(20), Some(shortage)), Some(RoomNews::Full(shortage, 1)));
-        assert_eq!(room.look(at(21), None), Some(RoomNews::Room(Duration::from_secs(18))));
-    }
-
     #[test]
     fn room_is_kept_for_the_longest_entry_that_a_client_may_append() {
         assert_eq!(run_bytes(1000), RUN_BYTES_MAX);

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions};
+use super::inbox::{ClientInput, Node};
 use super::metrics::Kind;
 use super::room::Unfinished;
 use super::session::{self, DriverGone, List, Tail};
@@ -27,6 +27,7 @@ use crate::engine::Token;
 use crate::gateway::reply::write_placed;
 use crate::gateway::{Command, Refusal, parse};
 use crate::limits::{GATEWAY_LINE_EXTRA_BYTES, OUTPUT_CHUNK_BYTES};
+use crate::node::client::{AppendRun, Outcome, Payloads, Reply, RunOptions};
 
 /// What a reply is waited for.
 enum Slot {

@@ -8,9 +8,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::inbox::{Node, Reply, View};
+use super::inbox::Node;
 use super::metrics::{Kind, Traffic};
 use super::room::{Room, Unfinished};
+use crate::node::View;
+use crate::node::client::Reply;
 use crate::wire::reserve_for_read;
 
 /// All that may happen to a client's connection from outside.

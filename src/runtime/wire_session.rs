@@ -13,12 +13,11 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::request::{cut_line_end, level_of, looks, on_wire, options_of, payload_spans};
-use super::inbox::{AppendRun, ClientInput, Node, Outcome, Payloads, Reply, RunOptions};
-use super::link::{Flushed, FrameQueue, Kind};
+use super::inbox::{ClientInput, Node};
+use super::link::write_queue;
 use super::metrics;
-use super::reader::next_message;
+use super::places::Guest;
 use super::room::Unfinished;
-use super::server::Guest;
 use super::session::{self, Cursor, DriverGone, List, Tail};
 use super::text::write_outcome;
 use super::wake::{WaitFor, Wake, Wakes};
@@ -31,6 +30,9 @@ use crate::limits::{
     CLIENT_FRAME_BYTES_MIN, COMMANDS_PER_CONNECTION_MAX, GATEWAY_LINE_EXTRA_BYTES,
     OUTPUT_CHUNK_BYTES, RUN_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
 };
+use crate::node::client::{AppendRun, Outcome, Payloads, Reply, RunOptions};
+use crate::node::introduction::next_message;
+use crate::node::queue::{Flushed, FrameQueue, Kind};
 use crate::types::{Level, Seq};
 use crate::wire::codec::{
     self, AppendReply, AppendRequest, CommandHead, Concern, EntriesHead, RequestRefused, TailStart,
@@ -157,7 +159,7 @@ pub(super) async fn serve(
     if let End::Refuse(code, reason) = end {
         wire.node.metrics.connection_refused(code);
         // Replies that the socket takes go first; into the middle of a frame nothing can be said.
-        if !matches!(wire.out.write_to(&wire.write, &mut Flushed::default()), Ok(true)) {
+        if !matches!(write_queue(&wire.write, &mut wire.out, &mut Flushed::default()), Ok(true)) {
             return;
         }
         debug!(connection, code = code.word(), reason, "client refused");
@@ -256,7 +258,7 @@ impl WireSession {
             let streamed = self.stream().await;
             let mut flushed = Flushed::default();
             let before = self.out.bytes();
-            let all = self.out.write_to(&self.write, &mut flushed)?;
+            let all = write_queue(&self.write, &mut self.out, &mut flushed)?;
             let written = before - self.out.bytes();
             let wrote = written > 0;
             self.node.metrics.traffic(metrics::Kind::Wire).sent.inc_by(written as u64);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::codes::Code;
 use crate::gateway::{Command, Refusal, parse};
-use crate::runtime::inbox::RunOptions;
+use crate::node::client::RunOptions;
 use crate::types::{AckLevel, Level, Patience, WriteConcern};
 use crate::wire::Message;
 use crate::wire::codec::{self, AckKind, Concern, ReadLevel, Timeout};

@@ -24,6 +24,8 @@ macro_rules! sometimes {
                 | Sometimes::AnswersMissing
                 | Sometimes::TailAdopted
                 | Sometimes::LedAgain
+                | Sometimes::ColdRead
+                | Sometimes::RepairedTogether
         )
     }
 
@@ -102,6 +104,8 @@ sometimes! {
     EpochRaised = "a starting master raised its epoch because it was taken",
     LedAgain = "a master that started again leads",
     NewHistory = "a new history began because too many nodes were empty",
+    ColdRead = "entries that were not in memory any more were read for a peer",
+    RepairedTogether = "several entries were put in place of damaged ones at once",
     InboxFull = "a node's inbox was full and its connections were not read",
 }
 

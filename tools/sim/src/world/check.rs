@@ -12,11 +12,12 @@ use replog::engine::startup::needed;
 use replog::engine::{Answer, Levels, Mode, Reign, Verdict};
 use replog::limits::{HOLD_BACK_BYTES_MAX, HOLD_BACK_RUNS_MAX};
 use replog::store::LogReader;
+use replog::store::LogStore as _;
 use replog::types::{Epoch, Level, NodeIndex, PrefixId, Seq, SeqRange, majority};
 
 use super::World;
 use super::clients::{Fate, payload};
-use super::master::same_entry;
+use super::store::Aside;
 use crate::sometimes::Sometimes;
 
 /// What a node told the master and lost since.
@@ -115,19 +116,19 @@ impl World {
     /// A secondary's process ends: what it told is a ghost.
     pub(super) fn wiped(&mut self, node: usize) {
         let own = &self.secondaries[node - 1];
-        let mut had = own.engine.stored().min(self.memory.committed());
+        let mut had = own.engine().stored().min(self.memory.committed());
         // What it has of a reign that others did not follow is not what was committed.
-        let (log, committed) = (own.store.reader(), |seq| self.memory.committed_id(seq));
+        let (log, committed) = (own.store().reader(), |seq| self.memory.committed_id(seq));
         let differs = |seq| log.prefix_id(seq).zip(committed(seq)).is_some_and(|(a, b)| a != b);
         while differs(had) {
             had = had.previous();
         }
-        let held_behind = (!own.engine.held().is_empty()).then_some(own.engine.written());
+        let held_behind = (!own.engine().held().is_empty()).then_some(own.engine().written());
         self.memory.must_hold[node] = self.memory.must_hold[node].max(had);
         let ghost = &mut self.ghosts[node];
-        ghost.stored = ghost.stored.max(own.engine.stored());
-        ghost.received = ghost.received.max(own.engine.written());
-        ghost.held.extend(own.engine.held().iter());
+        ghost.stored = ghost.stored.max(own.engine().stored());
+        ghost.received = ghost.received.max(own.engine().written());
+        ghost.held.extend(own.engine().held().iter());
         if let Some(written) = held_behind {
             self.record_drop(node, written);
         }
@@ -139,11 +140,13 @@ impl World {
         if life != Some(self.hosts[node].life) || !self.hosts[node].up {
             return;
         }
-        if own.engine.stored() < stored {
+        if own.engine().stored() < stored {
             return; // It has become damaged since it said so.
         }
-        let ids =
-            (own.store.reader().prefix_id(stored), self.master.store.reader().prefix_id(stored));
+        let ids = (
+            own.store().reader().prefix_id(stored),
+            self.master.store().reader().prefix_id(stored),
+        );
         if ids.0 != ids.1 && !self.is_hurt(0) && !self.is_hurt(node) {
             self.fail(
                 "whoever is followed has a prefix of the master's log",
@@ -167,7 +170,7 @@ impl World {
             return;
         }
         let setup = &self.plan.setup;
-        let virgin = |own: &&super::secondary::SecondaryNode| own.engine.log_id().is_none();
+        let virgin = |own: &&super::secondary::SecondaryNode| own.engine().log_id().is_none();
         let virgins = 1 + self.secondaries.iter().filter(virgin).count();
         if virgins < setup.quorum && !setup.bootstrap {
             let quorum = setup.quorum;
@@ -193,10 +196,10 @@ impl World {
         if again {
             self.seen.note(Sometimes::LedAgain);
         }
-        let log = self.master.store.reader();
+        let log = self.master.store().reader();
         let own_end = (log.bounds().tail.epoch, last);
-        let run_id = self.master.engine.run_id();
-        let behind = self.master.engine.secondaries().iter().find_map(|progress| {
+        let run_id = self.master.engine().run_id();
+        let behind = self.master.engine().secondaries().iter().find_map(|progress| {
             let facts = progress.answer?;
             let promised = (facts.epoch, facts.run_id) == (epoch, run_id);
             (promised && (facts.tail.epoch, facts.stored) > own_end).then_some(facts)
@@ -209,7 +212,7 @@ impl World {
         }
         let ours =
             |facts: &&replog::engine::HelloFacts| (facts.epoch, facts.run_id) == (epoch, run_id);
-        let secondaries = self.master.engine.secondaries();
+        let secondaries = self.master.engine().secondaries();
         let answers: Vec<_> = secondaries
             .iter()
             .filter_map(|progress| progress.answer.as_ref())
@@ -220,14 +223,14 @@ impl World {
         let setup = &self.plan.setup;
         let vouching = answers.iter().filter(|facts| facts.vouches).count();
         // While a tail was fetched, who had answered may have come back empty.
-        let adopted = last > self.master.store.own_log_at_start();
+        let adopted = last > self.master.store().own_log_at_start();
         let few =
             again && !goes_on && !adopted && vouching < needed(setup.nodes, setup.quorum, true);
-        if few && !self.master.store.was_whole() {
+        if few && !self.master.store().was_whole() {
             self.fail("who may have lost entries leads with enough answers", format!("{vouching}"));
         }
-        if self.master.engine.levels().commit < known {
-            let commit = self.master.engine.levels().commit;
+        if self.master.engine().levels().commit < known {
+            let commit = self.master.engine().levels().commit;
             self.fail(
                 "a reign begins with the commit of its answers",
                 format!("{commit} of {known}"),
@@ -264,19 +267,16 @@ impl World {
         }
     }
 
-    /// A node moves the end of its log aside: nothing committed goes.
-    pub(super) fn check_aside(&mut self, node: usize, from: Seq) {
-        let log = match node {
-            0 => self.master.store.reader(),
-            _ => self.secondaries[node - 1].store.reader(),
-        };
+    /// A node moved the end of its log aside: nothing committed goes.
+    pub(super) fn check_aside(&mut self, node: usize, aside: &Aside) {
+        let from = aside.from;
         let commit = match node {
-            0 => self.master.engine.levels().commit,
-            _ => self.secondaries[node - 1].engine.levels().commit,
+            0 => self.master.engine().levels().commit,
+            _ => self.secondaries[node - 1].engine().levels().commit,
         };
-        let at = self.memory.committed().min(log.bounds().last);
+        let at = self.memory.committed().min(aside.last);
         let id = self.memory.committed_id(at);
-        let drops = from <= at && id.is_some() && log.prefix_id(at) == id;
+        let drops = from <= at && id.is_some() && aside.id(at) == id;
         if (drops || from <= commit) && !self.excused {
             self.fail(
                 "nothing committed is set aside",
@@ -285,16 +285,12 @@ impl World {
         }
         let other = match node {
             0 => None,
-            _ => self.master.store.reader().prefix_id(from),
+            _ => self.master.store().reader().prefix_id(from),
         };
-        if other.is_some() && other == log.prefix_id(from) {
+        if other.is_some() && other == aside.id(from) {
             self.fail("only what differs is set aside", format!("n{node} from {from}"));
         }
         self.record_loss(node, from.previous());
-    }
-
-    pub(super) fn check_own_aside(&mut self, from: Seq) {
-        self.check_aside(0, from);
     }
 
     fn holds_stored(&self, node: usize, seq: Seq) -> bool {
@@ -302,14 +298,14 @@ impl World {
             0 => seq <= self.master_stored(),
             _ => {
                 let own = &self.secondaries[node - 1];
-                let (held, told) = (seq <= own.engine.stored(), seq <= self.ghosts[node].stored);
+                let (held, told) = (seq <= own.engine().stored(), seq <= self.ghosts[node].stored);
                 // Behind what is common, another entry may have the number.
                 let same = || {
                     self.hosts[0].life == 0
                         || self.is_hurt(0)
                         || self.is_hurt(node)
-                        || own.store.reader().prefix_id(seq)
-                            == self.master.store.reader().prefix_id(seq)
+                        || own.store().reader().prefix_id(seq)
+                            == self.master.store().reader().prefix_id(seq)
                 };
                 told || held && same()
             }
@@ -319,22 +315,23 @@ impl World {
     /// Whether a node has an entry in memory. Also says whether it only holds it back.
     fn holds_received(&self, node: usize, seq: Seq) -> (bool, bool) {
         if node == 0 {
-            return (seq <= self.master.engine.last(), false);
+            return (seq <= self.master.engine().last(), false);
         }
         let own = &self.secondaries[node - 1];
         let ghost = &self.ghosts[node];
-        if seq <= own.engine.written().max(ghost.received) {
+        if seq <= own.engine().written().max(ghost.received) {
             return (true, false);
         }
-        let kept = own.held.range(..=seq).next_back().filter(|(_, run)| run.range().contains(seq));
+        let kept =
+            own.node.held().range(..=seq).next_back().filter(|(_, run)| run.range().contains(seq));
         let kept = kept.is_some_and(|(_, run)| {
-            same_entry(run, seq, self.master.store.reader().prefix_id(seq))
+            run.prefix_id(seq) == self.master.store().reader().prefix_id(seq)
         });
         (kept || ghost.held.iter().any(|range| range.contains(seq)), true)
     }
 
     fn master_stored(&self) -> Seq {
-        self.master.store.stored
+        self.master.store().stored
     }
 
     // ---- answers ----
@@ -374,7 +371,7 @@ impl World {
         } else {
             self.seen.note(Sometimes::PartAnswered);
         }
-        if range.last() > self.master.engine.last() {
+        if range.last() > self.master.engine().last() {
             self.fail("an answer names entries of the log", format!("r{id}: {answer:?}"));
         }
         self.check_holders(answer, received);
@@ -427,7 +424,7 @@ impl World {
             Verdict::Unknown => {
                 self.stats.unknown += range.len();
                 self.seen.note(Sometimes::Unknown);
-                if !self.master.deposed && self.master.engine.mode() == Mode::Normal {
+                if !self.master.deposed && self.master.engine().mode() == Mode::Normal {
                     // The effect that says so follows in the same turn.
                     self.unknown_answers += 1;
                 }
@@ -439,7 +436,7 @@ impl World {
     fn check_holders(&mut self, answer: &Answer, received: bool) {
         let Answer { range, holders, verdict, .. } = *answer;
         for node in 0..self.plan.setup.nodes {
-            let index = if node == 0 { NodeIndex::MASTER } else { super::master::index(node) };
+            let index = if node == 0 { NodeIndex::MASTER } else { super::process::index(node) };
             if !holders.contains(index) {
                 continue;
             }
@@ -469,17 +466,19 @@ impl World {
 
     pub(super) fn check_secondary(&mut self, node: usize) {
         let own = &self.secondaries[node - 1];
-        let written = own.engine.written();
-        let log = own.store.reader();
-        let (bounds, stored) = (log.bounds(), own.engine.stored());
-        let (held_runs, held_bytes) =
-            (own.held.len(), own.held.values().map(replog::store::Run::len_bytes).sum::<usize>());
-        let levels = own.engine.levels().clone();
+        let written = own.engine().written();
+        let log = own.store().reader();
+        let (bounds, stored) = (log.bounds(), own.engine().stored());
+        let (held_runs, held_bytes) = (
+            own.node.held().len(),
+            own.node.held().values().map(replog::store::Run::len_bytes).sum::<usize>(),
+        );
+        let levels = own.engine().levels().clone();
         let (life, commit, compared) = self.memory.known[node];
         let now_life = self.hosts[node].life;
         let (commit, compared) =
             if life == now_life { (commit, compared) } else { (Seq::ZERO, Seq::ZERO) };
-        if bounds.last != written || stored > own.store.stored.min(own.store.proved()) {
+        if bounds.last != written || stored > own.store().stored.min(own.store().proved()) {
             self.fail(
                 "positions are those of the log",
                 format!("n{node}: {written}, {stored} and {bounds:?}"),
@@ -511,8 +510,8 @@ impl World {
                 format!("n{node}: {held_runs} runs, {held_bytes} bytes"),
             );
         }
-        let engine = &self.secondaries[node - 1].engine;
-        let master = &self.master.engine;
+        let engine = self.secondaries[node - 1].engine();
+        let master = self.master.engine();
         let follows = self.hosts[0].up
             && master.reign() == Reign::Leading
             && (engine.epoch(), engine.run_id()) == (master.epoch(), master.run_id())
@@ -520,7 +519,7 @@ impl World {
             && !self.is_hurt(0)
             && !self.is_hurt(node);
         if written > compared && follows {
-            let ours = self.master.store.reader().prefix_id(written);
+            let ours = self.master.store().reader().prefix_id(written);
             if ours != Some(bounds.tail) {
                 self.fail(
                     "a secondary's log is a prefix of the master's",
@@ -533,7 +532,7 @@ impl World {
             self.fail("a log never becomes shorter", format!("n{node}: {compared} to {written}"));
         }
         let must = self.memory.must_hold[node].min(self.memory.committed());
-        let engine = &self.secondaries[node - 1].engine;
+        let engine = self.secondaries[node - 1].engine();
         // What flipped bits have lost at the end of a log it cannot know.
         let flipped = self.disks[node].as_ref().is_some_and(|disk| disk.flips > 0);
         if engine.vouches() && engine.stored() < must && !self.excused && !flipped {
@@ -543,14 +542,14 @@ impl World {
                 format!("n{node}: {stored} of {must}"),
             );
         }
-        let epoch = self.secondaries[node - 1].engine.epoch();
+        let epoch = self.secondaries[node - 1].engine().epoch();
         let (of, promised) = std::mem::replace(&mut self.memory.promised[node], (now_life, epoch));
         if of == now_life && epoch < promised {
             self.fail("a promise never falls", format!("n{node}: {promised} to {epoch}"));
         }
         let own = &self.secondaries[node - 1];
         if let Some(sticks) = own
-            .engine
+            .engine()
             .held()
             .iter()
             .next()
@@ -568,7 +567,7 @@ impl World {
 
     pub(super) fn check_master(&mut self) {
         self.memory.turns += 1;
-        let engine = &self.master.engine;
+        let engine = self.master.engine();
         let levels = engine.levels().clone();
         if levels.commit < self.memory.commit {
             self.fail(
@@ -581,11 +580,12 @@ impl World {
             self.check_levels(&levels.held_by, levels.commit);
         }
         self.memory.ended.clear();
-        let (told, proved) = (self.master.engine.levels().held_by(1), self.master.store.proved());
+        let (told, proved) =
+            (self.master.engine().levels().held_by(1), self.master.store().proved());
         if told > proved {
             self.fail("positions are those of the log", format!("n0: {told} of {proved}"));
         }
-        let engine = &self.master.engine;
+        let engine = self.master.engine();
         let quorum = self.plan.setup.quorum;
         let mode = engine.mode();
         // Counted anew: the master, and who was accepted and is not unhealthy.
@@ -616,8 +616,8 @@ impl World {
             );
         }
         let window = self.plan.setup.window_bytes;
-        let full = self.master.engine.secondaries().iter().any(|progress| {
-            progress.next <= self.master.engine.last() && progress.inflight_bytes() >= window
+        let full = self.master.engine().secondaries().iter().any(|progress| {
+            progress.next <= self.master.engine().last() && progress.inflight_bytes() >= window
         });
         if full {
             self.seen.note(Sometimes::WindowFull);
@@ -630,7 +630,7 @@ impl World {
 
     /// A turn that ends with the node may have told levels before it came to that.
     pub(super) fn check_last_words(&mut self) {
-        let levels = self.master.engine.levels().clone();
+        let levels = self.master.engine().levels().clone();
         if levels.commit >= self.memory.commit && levels.held_by != self.memory.held_by {
             self.check_levels(&levels.held_by, levels.commit);
         }
@@ -665,12 +665,12 @@ impl World {
                 self.seen.note(Sometimes::CommitAbove);
             }
         }
-        let log = self.master.store.reader();
+        let log = self.master.store().reader();
         for number in self.memory.committed.len() as u64 + 1..=commit.number() {
             // What the master's disk does not give any more, who else holds it does.
             let seq = Seq::new(number);
-            let mut others = self.secondaries.iter().filter(|own| own.engine.stored() >= seq);
-            let theirs = || others.find_map(|own| own.store.reader().prefix_id(seq));
+            let mut others = self.secondaries.iter().filter(|own| own.engine().stored() >= seq);
+            let theirs = || others.find_map(|own| own.store().reader().prefix_id(seq));
             self.memory.committed.push(log.prefix_id(seq).or_else(theirs));
         }
         self.memory.commit = commit;
@@ -682,7 +682,7 @@ impl World {
     }
 
     fn note_late_store(&mut self) {
-        if self.master.engine.last() > self.master_stored().plus(20) {
+        if self.master.engine().last() > self.master_stored().plus(20) {
             self.seen.note(Sometimes::LateStored);
         }
     }
@@ -700,13 +700,13 @@ impl World {
         }
         let allowed = interval * (u64::from(setup.unhealthy_after) + 3) + slack;
         let silent = |&node: &usize| {
-            let since = self.master.peers[node - 1].last_contact.max(self.memory.awake_since);
-            let progress = &self.master.engine.secondaries()[node - 1];
+            let since = self.last_contact(super::process::index(node)).max(self.memory.awake_since);
+            let progress = &self.master.engine().secondaries()[node - 1];
             self.now > since + allowed
                 && progress.health.health() != replog::engine::Health::Unhealthy
         };
         if let Some(node) = (1..setup.nodes).find(silent) {
-            let since = self.master.peers[node - 1].last_contact;
+            let since = self.last_contact(super::process::index(node));
             self.fail(
                 "who is silent becomes unhealthy",
                 format!("n{node}, silent for {} us", self.now - since),
@@ -722,7 +722,7 @@ impl World {
         let late = self.open.iter().copied().find_map(|id| {
             let request = &self.requests[id];
             let (open, need) = (request.first_open()?, request.need?);
-            let level = self.master.engine.levels().held_by(need);
+            let level = self.master.engine().levels().held_by(need);
             if !request.received && open <= level {
                 return Some((
                     id,
@@ -759,7 +759,7 @@ impl World {
         let nodes = self.plan.setup.nodes;
         let max = match level {
             Level::Local if node == 0 => self.master_stored(),
-            Level::Local => self.secondaries[node - 1].engine.written(),
+            Level::Local => self.secondaries[node - 1].engine().written(),
             Level::Committed => self.memory.committed(),
             Level::All => self.memory.held_by_max[nodes - 1],
             Level::Nodes(count) => self.memory.held_by_max[usize::from(count.get()) - 1],
@@ -771,7 +771,7 @@ impl World {
                 format!("{range} on n{node} at {level}, {max} allowed"),
             );
         }
-        let end = readable_end(log, range);
+        let end = super::store::readable_end(log, range);
         if end != range.end && !self.is_hurt(node) {
             return self
                 .fail("what is visible has no hole", format!("{range} on n{node}: up to {end}"));
@@ -781,7 +781,7 @@ impl World {
             (Some(id), _) => Some(id),
             // Behind the commit, another reign may have other entries.
             (None, 0..=1) if self.hosts[0].up && self.hosts[0].life == 0 => {
-                self.master.store.reader().prefix_id(last)
+                self.master.store().reader().prefix_id(last)
             }
             _ => return,
         };
@@ -806,8 +806,8 @@ impl World {
                 continue;
             }
             let store = match node {
-                0 => &self.master.store,
-                _ => &self.secondaries[node - 1].store,
+                0 => &self.master.store(),
+                _ => &self.secondaries[node - 1].store(),
             };
             let log = store.reader();
             let hurt = self.is_hurt(node);
@@ -857,7 +857,7 @@ impl World {
         if let Some(node) = (0..self.plan.setup.nodes).find(|&node| !self.hosts[node].up) {
             return Some(("every node starts again", format!("n{node}")));
         }
-        let engine = &self.master.engine;
+        let engine = self.master.engine();
         let (last, mode) = (engine.last(), engine.mode());
         if mode != Mode::Normal {
             return Some((
@@ -866,7 +866,7 @@ impl World {
             ));
         }
         for node in 1..self.plan.setup.nodes {
-            let own = &self.secondaries[node - 1].engine;
+            let own = self.secondaries[node - 1].engine();
             if own.stored() != last {
                 return Some((
                     "every secondary equals the master again",
@@ -897,15 +897,15 @@ impl World {
         if self.excused || (0..nodes).any(|node| !self.hosts[node].up) {
             return self.excused;
         }
-        let engine = &self.master.engine;
+        let engine = self.master.engine();
         if engine.reign() != Reign::Leading {
-            let own = self.master.store.own_log();
-            let vouch = |own: &&super::secondary::SecondaryNode| own.engine.vouches();
+            let own = self.master.store().own_log();
+            let vouch = |own: &&super::secondary::SecondaryNode| own.engine().vouches();
             let vouching = self.secondaries.iter().filter(vouch).count();
             let own_end = (own.tail_epoch, own.last);
             let ahead = self.secondaries.iter().any(|other| {
-                let stored = other.engine.stored();
-                let tail = other.store.reader().prefix_id(stored);
+                let stored = other.engine().stored();
+                let tail = other.store().reader().prefix_id(stored);
                 (tail.map_or(Epoch::ZERO, |id| id.epoch), stored) > own_end
             });
             let few = vouching < needed(nodes, self.plan.setup.quorum, true);
@@ -915,19 +915,8 @@ impl World {
             }
         }
         if let Some(damage) = engine.damage() {
-            return self.secondaries.iter().all(|own| own.engine.stored() < damage.last());
+            return self.secondaries.iter().all(|own| own.engine().stored() < damage.last());
         }
         false
     }
-}
-
-/// How far a reader comes that reads on from where the last piece ended.
-pub(super) fn readable_end(log: &LogReader, range: SeqRange) -> Seq {
-    let mut next = range.first;
-    while next < range.end
-        && let Some(read) = log.read(SeqRange::new(next, range.end), usize::MAX).range
-    {
-        next = read.end;
-    }
-    next
 }

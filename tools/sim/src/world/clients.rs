@@ -3,8 +3,11 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use replog::engine::{Answer, Levels, Mode, Refused, Verdict};
-use replog::store::LogReader;
+use replog::codes::Class;
+use replog::engine::{Levels, Mode, Refused, Verdict};
+use replog::limits::RECORD_HEADER_BYTES;
+use replog::node;
+use replog::store::{LogReader, LogStore as _};
 use replog::types::{AckLevel, Level, Patience, Seq, SeqRange, WriteConcern};
 
 use super::{Event, Input, World};
@@ -73,24 +76,23 @@ pub(super) struct Reply {
 
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
-    Placed { first: Seq, epoch: u64, verdict: Verdict, by: u128 },
+    Placed { first: Seq, epoch: u64, class: Class, by: u128 },
     Refused,
 }
 
 impl Reply {
-    pub(super) fn of(answer: &Answer, epoch: u64) -> Self {
-        Reply {
-            request: answer.token.slot as usize,
-            connection: answer.token.connection,
-            offset: answer.offset,
-            count: answer.range.len(),
-            outcome: Outcome::Placed {
-                first: answer.range.first,
-                epoch,
-                verdict: answer.verdict,
-                by: answer.holders.bits(),
+    pub(super) fn of(connection: u64, reply: &node::client::Reply) -> Self {
+        let outcome = match &reply.outcome {
+            node::client::Outcome::Placed(placed) => Outcome::Placed {
+                first: placed.seq,
+                epoch: placed.epoch.number(),
+                class: placed.class,
+                by: placed.holders.bits(),
             },
-        }
+            node::client::Outcome::Refused(_) => Outcome::Refused,
+        };
+        let (request, offset, count) = (reply.slot as usize, reply.offset, reply.count);
+        Reply { request, connection, offset, count, outcome }
     }
 }
 
@@ -162,7 +164,7 @@ impl World {
     }
 
     fn at_share(&self, share: u16) -> Seq {
-        let last = self.master.engine.last();
+        let last = self.master.engine().last();
         match share {
             257 => last.next(),
             share => Seq::new(last.number() * u64::from(share) / 256),
@@ -201,7 +203,7 @@ impl World {
             size: 0,
             wait_for: None,
             concern: named(concern),
-            ack: received.map(super::master::level_of),
+            ack: received.map(level_of),
             patience,
             need,
             received: received.unwrap_or(setup.received),
@@ -278,7 +280,7 @@ impl World {
 
     /// The master gave numbers to a run.
     pub(super) fn numbered(&mut self, id: usize, range: SeqRange, before: Seq, mode: Mode) {
-        let log_id = self.master.engine.log_id();
+        let log_id = self.master.engine().log_id();
         if *self.history_id.get_or_insert(log_id) != log_id {
             return self.check_new_history();
         }
@@ -308,7 +310,7 @@ impl World {
                 format!("r{id} got {range} though {floor} was OK before"),
             );
         }
-        let epoch = self.master.engine.epoch().number();
+        let epoch = self.master.engine().epoch().number();
         for entry in 0..count {
             let key = (epoch, range.first.plus(entry).number());
             let again = self.entries.insert(key, (id, entry)).is_some();
@@ -341,9 +343,12 @@ impl World {
         self.open.insert(id);
     }
 
-    pub(super) fn refused(&mut self, id: usize, refused: Refused) -> Reply {
+    pub(super) fn refused(&mut self, id: usize, refused: Refused) {
         self.tell(0, "refuses", id as u64, 0, || format!("r{id}: {refused:?}"));
-        let mode = self.master.engine.mode();
+        let mode = self.master.engine().mode();
+        let bytes = u64::from(self.requests[id].count)
+            * (u64::from(self.requests[id].size) + RECORD_HEADER_BYTES as u64);
+        let lacks_room = self.master.store().room_for(bytes as usize).is_err();
         let request = &mut self.requests[id];
         request.refused = true;
         let right = match refused {
@@ -352,7 +357,7 @@ impl World {
             Refused::Recovering => mode == Mode::Recovering,
             Refused::Stopping => self.usurped,
             Refused::Damaged => mode == Mode::Damaged,
-            Refused::DiskFull { .. } => mode == Mode::Normal && self.master.lacks_room,
+            Refused::DiskFull { .. } => mode == Mode::Normal && lacks_room,
             Refused::NotFound { next } => {
                 request.wait_for.is_some_and(|seq| seq >= next || seq == Seq::ZERO)
             }
@@ -366,14 +371,12 @@ impl World {
             Refused::DiskFull { .. } => Some(Sometimes::DiskFullRefused),
             Refused::NotFound { .. } => Some(Sometimes::WaitNotFound),
         };
-        let (connection, count) = (request.connection, request.count);
+        let count = request.count;
         seen.into_iter().for_each(|seen| self.seen.note(seen));
         self.stats.refused += u64::from(count);
         if !right {
             self.fail("a refusal has its reason", format!("r{id}: {refused:?} in mode {mode}"));
         }
-        let (offset, count, outcome) = (0, u64::from(count), Outcome::Refused);
-        Reply { request: id, connection, offset, count, outcome }
     }
 
     pub(super) fn send_reply(&mut self, reply: Reply) {
@@ -393,12 +396,12 @@ impl World {
         for entry in reply.offset..reply.offset + reply.count {
             let fate = match reply.outcome {
                 Outcome::Refused => Fate::Refused,
-                Outcome::Placed { first, epoch, verdict, by } => {
+                Outcome::Placed { first, epoch, class, by } => {
                     let seq = first.plus(entry - reply.offset);
-                    match verdict {
-                        Verdict::Met => Fate::Ok(seq, epoch, by),
-                        Verdict::Waiting => Fate::Pending(seq, epoch, by),
-                        Verdict::Unknown => Fate::Unknown,
+                    match class {
+                        Class::Ok => Fate::Ok(seq, epoch, by),
+                        Class::Pending => Fate::Pending(seq, epoch, by),
+                        _ => Fate::Unknown,
                     }
                 }
             };
@@ -416,13 +419,14 @@ impl World {
 
     /// What readers on a node have before them: its log, and what its driver published last.
     pub(super) fn shown_by(&self, node: usize) -> (LogReader, (Seq, Levels)) {
-        match node {
-            0 => (self.master.store.reader(), self.master.view.clone()),
+        let (log, view) = match node {
+            0 => (self.master.store().reader(), &self.master.view),
             _ => {
                 let own = &self.secondaries[node - 1];
-                (own.store.reader(), own.view.clone())
+                (own.store().reader(), &own.view)
             }
-        }
+        };
+        (log, (view.local, view.levels.clone()))
     }
 
     fn read_entries(&mut self, client: u32, node: usize, level: ReadLevel, share: u16, limit: u32) {
@@ -450,7 +454,7 @@ impl World {
         });
         // Nothing is shown of what cannot be read, nor behind it.
         let end = match self.disks[node].as_ref().is_some_and(|disk| disk.hurt) && from < end {
-            true => super::check::readable_end(&log, SeqRange::new(from, end)),
+            true => super::store::readable_end(&log, SeqRange::new(from, end)),
             false => end,
         };
         if from < end {
@@ -459,4 +463,8 @@ impl World {
         let shown = SeqRange::new(from, end.max(from));
         self.record_read(client, node, level, shown, end == last.next());
     }
+}
+
+fn level_of(received: bool) -> AckLevel {
+    if received { AckLevel::Received } else { AckLevel::Stored }
 }

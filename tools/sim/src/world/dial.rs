@@ -1,20 +1,12 @@
 //! Connecting to a secondary and introducing ourselves: what `runtime::dial` does, without tokio.
 
 use replog::engine::SessionId;
-use replog::wire::codec::{Hello, Refuse};
+use replog::wire::codec::Hello;
 use replog::wire::{Message, OutFrame};
 
-use super::net::{Dialler, State};
+use super::net::{Dialled, Dialler, State};
 use super::{Event, Input, World};
 use crate::sometimes::Sometimes;
-
-/// How a connection attempt ended.
-#[derive(Debug)]
-pub(super) enum Dialled {
-    Introduced { conn: usize, hello: Box<Hello> },
-    Refused(Refuse),
-    Unreachable,
-}
 
 /// A connection attempt.
 #[derive(Debug)]
@@ -32,21 +24,11 @@ impl World {
         (setup.heartbeat_ms * 1000 * u64::from(setup.unhealthy_after)).clamp(2_000_000, 60_000_000)
     }
 
-    pub(super) fn dial(&mut self, to: usize) {
-        let session = SessionId(self.master.next_session);
-        self.master.next_session += 1;
-        let hello = self.master_hello(to);
+    pub(super) fn dial(&mut self, to: usize, session: SessionId, hello: Hello) {
         let leading = hello.epoch > 0;
-        let leads = self.master.engine.reign() == replog::engine::Reign::Leading;
         self.tell(0, "dial", to as u64, session.0, || {
             format!("n{to}{}", if leading { " leading" } else { "" })
         });
-        let peer = self.peer(to);
-        (peer.leading, peer.told_as_leader) = (leading, leads);
-        (peer.introducing, peer.heartbeat) = (0, 0);
-        if let Some(link) = peer.link.take() {
-            self.drop_link(&link);
-        }
         let deadline = self.now + self.dial_timeout();
         let hello = Some(Message::Hello(hello).encode());
         self.dials.push(Dial { to, session, hello, conn: None, ended: false });
@@ -76,10 +58,12 @@ impl World {
         let conn = self.connect(to, Dialler::Master(dial), session);
         self.dials[dial].conn = Some(conn);
         self.queue.push(self.now + 5_000_000, Event::IntroductionTimeout { id: conn });
-        if let Some(mut hello) = self.dials[dial].hello.take() {
-            // A HELLO is smaller than any socket's buffer, or its rest waits for ever: see the limits
-            // of the plan.
-            let _ = self.socket_write(conn, 0, &mut hello);
+        if let Some(hello) = self.dials[dial].hello.take() {
+            // A HELLO is smaller than any socket's buffer, or its rest would wait for ever: see the
+            // limits of the plan.
+            let room = self.socket_room(conn, 0).unwrap_or(0);
+            let hello = hello.to_bytes();
+            self.socket_write(conn, 0, hello.slice(..hello.len().min(room)));
         }
     }
 

@@ -1,12 +1,18 @@
 //! Whoever breaks things, as planned.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use replog::engine::SessionId;
-use replog::types::Seq;
+use replog::gateway::Fault as Verb;
+use replog::gateway::command::FailRule;
+use replog::node::About;
+use replog::node::introduction::hello_of;
+use replog::store::LogStore as _;
+use replog::types::{Seq, Time};
 use replog::wire::Message;
 use replog::wire::codec::Role;
 
-use super::master::blank_hello;
 use super::net::{Dialler, State};
 use super::{Event, World};
 use crate::plan::Fault;
@@ -45,22 +51,17 @@ impl World {
             }
             Fault::Storm { .. } => self.storm_strikes(at),
             Fault::Delay { by_us, once, .. } => {
-                let verbs = &mut self.secondaries[node - 1].verbs;
-                if once {
-                    verbs.once = Some(by_us);
-                } else {
-                    verbs.every = by_us;
-                }
+                let by = Duration::from_micros(by_us);
+                self.verb(node, if once { Verb::DelayOnce(by) } else { Verb::DelayEvery(by) });
             }
             Fault::Fail { before, percent, .. } => {
-                let verbs = &mut self.secondaries[node - 1].verbs;
-                if before {
-                    verbs.fail_before = percent;
-                } else {
-                    verbs.fail_after = percent;
-                }
+                let rule = FailRule::Probability(percent as f64 / 100.0);
+                let verb = if before { Verb::FailBefore(rule) } else { Verb::FailAfter(rule) };
+                self.verb(node, verb);
             }
-            Fault::Mute { .. } => self.secondaries[node - 1].verbs.muted += 1,
+            Fault::Mute { .. } => {
+                self.verb(node, Verb::Mute(Duration::from_micros(planned.lasts)));
+            }
             Fault::Store { ahead, .. } => {
                 lasts = false;
                 self.store_by_hand(node, ahead);
@@ -128,26 +129,9 @@ impl World {
             Fault::SlowLink { by_us, .. } => self.lines[node].slow_by -= by_us,
             Fault::RefuseDial { .. } => self.lines[node].refusing -= 1,
             Fault::SlowDisk { by_us, .. } => self.hosts[node].disk_slow_by -= by_us,
-            Fault::Delay { once, .. } => {
-                let verbs = &mut self.secondaries[node - 1].verbs;
-                if once {
-                    verbs.once = None;
-                } else {
-                    verbs.every = 0;
-                }
-            }
-            Fault::Fail { before, .. } => {
-                let verbs = &mut self.secondaries[node - 1].verbs;
-                if before {
-                    verbs.fail_before = 0;
-                } else {
-                    verbs.fail_after = 0;
-                }
-            }
-            Fault::Mute { .. } => {
-                let verbs = &mut self.secondaries[node - 1].verbs;
-                verbs.muted = verbs.muted.saturating_sub(1);
-            }
+            Fault::Delay { .. } => self.verb(node, Verb::DelayOff),
+            Fault::Fail { .. } => self.verb(node, Verb::FailOff),
+            Fault::Mute { .. } => self.verb(node, Verb::MuteOff),
             Fault::Reset { .. }
             | Fault::HalfOpen { .. }
             | Fault::ClockJump { .. }
@@ -159,6 +143,13 @@ impl World {
             | Fault::BitFlip { .. }
             | Fault::Usurp { .. } => {}
         }
+    }
+
+    /// A fault verb reaches a secondary.
+    fn verb(&mut self, node: usize, verb: Verb) {
+        let now = Time::from_micros(self.now);
+        self.secondaries[node - 1].node.handle_fault(now, verb);
+        self.wake_at(node, self.now + 1);
     }
 
     pub(super) fn storm_strikes(&mut self, at: usize) {
@@ -190,11 +181,11 @@ impl World {
             return;
         }
         let own = &mut self.secondaries[node - 1];
-        let seq = Seq::new(own.engine.written().number() + ahead);
+        let seq = Seq::new(own.engine().written().number() + ahead);
         // Sometimes it is what the master's entry will be or is, sometimes not.
-        let known = self.master.store.reader().record(seq).filter(|_| ahead.is_multiple_of(2));
+        let known = self.master.store().reader().record(seq).filter(|_| ahead.is_multiple_of(2));
         let payload = known.map_or_else(|| Bytes::from_static(b"by hand"), |record| record.payload);
-        own.provisional.store(&own.store.reader(), seq, payload);
+        own.node.handle_store(seq, payload);
     }
 
     /// Another master calls: it only asks, or it leads the same log with a higher epoch.
@@ -203,19 +194,20 @@ impl World {
         if line.cuts != [0, 0] || !self.hosts[node].up {
             return;
         }
-        let engine = &self.secondaries[node - 1].engine;
-        let mut hello =
-            replog::wire::codec::Hello { role: Role::Master, ..blank_hello("stranger") };
-        let log_id = self.master.engine.log_id().map(replog::types::LogId::bytes);
+        let engine = self.secondaries[node - 1].engine();
+        let id = "stranger".parse().expect("BUG: a node's id is a word");
+        let about = About { id, advertise: String::new(), payload_max: 1 << 20 };
+        let mut hello = hello_of(&about, Role::Master, &[], Seq::ZERO);
+        let log_id = self.master.engine().log_id().map(replog::types::LogId::bytes);
         if leads && log_id.is_some() {
             hello.log_id = log_id;
-            hello.epoch = engine.epoch().number().max(self.master.engine.epoch().number()) + 1;
+            hello.epoch = engine.epoch().number().max(self.master.engine().epoch().number()) + 1;
             hello.run_id = 2;
             self.usurped = true;
         }
         let conn = self.connect(node, Dialler::Stranger, SessionId(u64::MAX));
         self.queue.push(self.now + 5_000_000, Event::IntroductionTimeout { id: conn });
         // As in `dial_step`: a HELLO fits.
-        let _ = self.socket_write(conn, 0, &mut Message::Hello(hello).encode());
+        self.socket_write(conn, 0, Message::Hello(hello).encode().to_bytes());
     }
 }

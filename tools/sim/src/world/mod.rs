@@ -1,17 +1,19 @@
 //! A whole cluster and its clients in one thread, in virtual time, from one plan.
 //!
-//! Everything that decides is the product's own: the engines, the codec, the records and the store. What
-//! is played here is what surrounds them: sockets (`net`), the drivers that carry effects out
-//! (`master`, `secondary`, `link`), disks (`store`), clients (`clients`), and whoever breaks things
-//! (`faults`). `check` sees all of it at once and says what must not be.
+//! Everything that decides is the product's own: the nodes, the codec, the records and the store. What
+//! is played here is what surrounds them: sockets (`net`), whoever carries a node (`carrier`), disks
+//! (`store`), clients (`clients`), and whoever breaks things (`faults`). `observe` looks at each step of
+//! a node; `check` sees all of the cluster at once and says what must not be.
 
+mod carrier;
 mod check;
 mod clients;
 mod dial;
 mod faults;
-mod link;
 mod master;
 mod net;
+mod observe;
+mod process;
 mod recorder;
 mod restart;
 mod secondary;
@@ -23,9 +25,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use replog::codes::RefuseCode;
-use replog::engine::{Master, MasterConfig, SessionId};
+use replog::engine::{MasterConfig, SessionId};
+use replog::node::reads::Asked;
+use replog::store::LogStore as _;
 use replog::store::faulty::FaultyFs;
-use replog::types::{AckLevel, LogId, Patience, RunId, Seq, Time, WriteConcern};
+use replog::types::{AckLevel, LogId, NodeIndex, Patience, Seq, WriteConcern};
 use replog::wire::Message;
 use replog::wire::codec::Hello;
 
@@ -34,7 +38,7 @@ use crate::rng::Rng;
 use crate::sometimes::Seen;
 use crate::trace::Trace;
 
-/// Messages that wait for a driver, and how many it takes in a turn: as in the runtime.
+/// Messages that wait for a process, and how many it takes in a turn: as in the runtime.
 const INBOX_MAX: usize = replog::limits::DRIVER_QUEUE_MAX;
 const INPUTS_PER_TURN: usize = 256;
 
@@ -118,7 +122,8 @@ enum Event {
     IntroductionTimeout { id: usize },
     DialStep { dial: usize },
     DialDeadline { dial: usize },
-    Synced { node: usize, life: u32, up_to: Seq },
+    Synced { node: usize, life: u32 },
+    Input { node: usize, life: u32, input: Input },
     Submit { request: usize },
     ClientGone { connection: u64 },
     Reply(clients::Reply),
@@ -128,18 +133,18 @@ enum Event {
     Look,
 }
 
-/// What a driver is told.
+/// What a process is told.
 #[derive(Debug)]
 enum Input {
     Append { request: usize },
     Wait { request: usize },
     ClientGone { connection: u64 },
-    Dialled { dial: usize, result: dial::Dialled },
+    Dialled { dial: usize, result: net::Dialled },
     Accepted { conn: usize, hello: Box<Hello> },
-    Messages { peer: usize, session: SessionId, messages: Vec<Message> },
-    Closed { peer: usize, session: SessionId, refuse: Option<RefuseCode>, reason: &'static str },
-    Writable { peer: usize, session: SessionId },
-    Synced { up_to: Seq },
+    Messages { session: SessionId, messages: Vec<Message> },
+    Closed { session: SessionId, refuse: Option<RefuseCode>, reason: &'static str },
+    Writable { session: SessionId },
+    ColdRead { peer: NodeIndex, session: SessionId, asked: Asked },
 }
 
 /// Events by time; those of one moment in the order in which they were planned.
@@ -192,8 +197,10 @@ struct Host {
     paused: u32,
     slow_by: u64,
     disk_slow_by: u64,
-    /// Its driver found that it must end.
+    /// It must end.
     failed: bool,
+    /// The sync that was under way is over.
+    synced: bool,
     clock_ms: i64,
     inbox: VecDeque<Input>,
     /// Connections wait for room in the inbox.
@@ -240,6 +247,8 @@ struct World {
     ghosts: Vec<check::Ghost>,
     memory: check::Memory,
     unknown_answers: u64,
+    /// A secondary whose ACK the master has now, and what had been received of it.
+    acked: Option<(usize, Seq)>,
     /// Faults that are over.
     ended: BTreeSet<usize>,
     /// Another master leads this log.
@@ -275,6 +284,7 @@ impl World {
             slow_by: 0,
             disk_slow_by: 0,
             failed: false,
+            synced: false,
             clock_ms: 0,
             inbox: VecDeque::new(),
             reads_wait: false,
@@ -287,11 +297,10 @@ impl World {
         };
         let disks: Vec<_> = (0..nodes as u64).map(disk).collect();
         let open = |node: usize| restart::open_new(&disks, node, setup.disk.as_ref());
-        let store = open(0);
-        let engine = new_engine(&plan, 0, &store, 0);
-        let stores = (1..nodes).map(|node| (node, open(node)));
-        let secondaries = stores
-            .map(|(node, store)| secondary::SecondaryNode::new(seed, node, 0, store))
+        let master = carrier::new_master(&plan, 0, open(0), 1, 0);
+        let secondaries = (1..nodes)
+            .map(|node| carrier::new_secondary(&plan, node, 0, open(node)))
+            .map(secondary::SecondaryNode::new)
             .collect();
         let mut queue = Queue::default();
         plan.operations
@@ -312,7 +321,7 @@ impl World {
             lines: vec![net::Line::default(); nodes],
             conns: Vec::new(),
             dials: Vec::new(),
-            master: master::MasterNode::new(engine, store, nodes, 1),
+            master: master::MasterNode::new(master, nodes),
             secondaries,
             clients: (0..setup.clients).map(clients::Client::new).collect(),
             client_rng: Rng::keyed(&[seed, 14]),
@@ -331,6 +340,7 @@ impl World {
             ghosts: vec![check::Ghost::default(); nodes],
             memory: check::Memory::new(nodes),
             unknown_answers: 0,
+            acked: None,
             ended: BTreeSet::new(),
             usurped: false,
             healed_at: None,
@@ -391,9 +401,15 @@ impl World {
                 self.queue.push(self.now + 50_000, Event::DialDeadline { dial });
             }
             Event::DialDeadline { dial } => self.dial_deadline(dial),
-            Event::Synced { node, life, up_to } => {
+            Event::Synced { node, life } => {
                 if self.hosts[node].life == life {
-                    self.input(node, Input::Synced { up_to });
+                    self.hosts[node].synced = true;
+                    self.wake_soon(node);
+                }
+            }
+            Event::Input { node, life, input } => {
+                if self.hosts[node].life == life {
+                    self.input(node, input);
                 }
             }
             Event::Submit { request } => self.submitted(request),
@@ -413,15 +429,19 @@ impl World {
 
     // ---- processes ----
 
-    /// A driver has something to take.
+    /// A process has something to take.
     fn input(&mut self, node: usize, input: Input) {
+        self.hosts[node].inbox.push_back(input);
+        self.wake_soon(node);
+    }
+
+    fn wake_soon(&mut self, node: usize) {
         let host = &mut self.hosts[node];
-        host.inbox.push_back(input);
         let wait = 1 + host.rng.below(self.plan.setup.turn_us) + host.slow_by;
         self.wake_at(node, self.now + wait);
     }
 
-    /// A driver's next turn is due at the latest then.
+    /// The next turn of a process is due at the latest then.
     fn wake_at(&mut self, node: usize, at: u64) {
         let host = &mut self.hosts[node];
         if at < host.next_turn {
@@ -440,24 +460,25 @@ impl World {
         if host.paused > 0 || !host.up {
             return;
         }
-        let due = if node == 0 {
-            self.master_turn();
-            if self.hosts[0].failed {
-                self.check_last_words();
+        self.node_turn(node);
+        if node == 0 && self.hosts[0].failed {
+            self.check_last_words();
+        }
+        // Now every answer that was decided before the loss is out.
+        if node == 0 {
+            for peer in std::mem::take(&mut self.master.lost) {
+                self.ghosts[peer].held.clear();
             }
-            if self.ends_by_itself(node) {
-                return;
-            }
-            self.check_master();
-            self.master.engine.poll_timeout().map(Time::micros)
-        } else {
-            self.secondary_turn(node);
-            if self.ends_by_itself(node) {
-                return;
-            }
-            self.check_secondary(node);
-            self.secondaries[node - 1].verbs.next_due()
-        };
+            self.master.answers_lost.clear();
+        }
+        if self.ends_by_itself(node) {
+            return;
+        }
+        match node {
+            0 => self.check_master(),
+            _ => self.check_secondary(node),
+        }
+        let due = self.due(node);
         let host = &mut self.hosts[node];
         if let Some(due) = due {
             // Timers fire a little late, as everywhere.
@@ -472,54 +493,6 @@ impl World {
         }
         if std::mem::take(&mut self.hosts[node].reads_wait) {
             self.read_all(node);
-        }
-    }
-
-    /// The engine wants its log durable.
-    fn make_durable(&mut self, node: usize, up_to: Seq) {
-        let store = match node {
-            0 => &mut self.master.store,
-            _ => &mut self.secondaries[node - 1].store,
-        };
-        let (stored, starts) = store.make_durable(up_to);
-        if store.is_disk() {
-            self.stored(node, stored);
-        }
-        if starts {
-            self.start_sync(node, up_to);
-        }
-    }
-
-    fn start_sync(&mut self, node: usize, up_to: Seq) {
-        let setup = &self.plan.setup;
-        let host = &mut self.hosts[node];
-        let on_disk = setup.disk.as_ref();
-        let standing =
-            if node == 0 || setup.sync_all || on_disk.is_some() { setup.sync_us } else { 0 };
-        let begins = on_disk.map_or(0, crate::plan::DiskSetup::pause_us);
-        let takes = host.rng.below(standing + 1) + host.disk_slow_by + begins;
-        if standing + host.disk_slow_by + begins > 0 {
-            let life = host.life;
-            return self.queue.push(self.now + takes, Event::Synced { node, life, up_to });
-        }
-        let (stored, _) = self.store(node).synced(up_to);
-        self.stored(node, stored);
-    }
-
-    fn store(&mut self, node: usize) -> &mut store::SimStore {
-        match node {
-            0 => &mut self.master.store,
-            _ => &mut self.secondaries[node - 1].store,
-        }
-    }
-
-    /// The engine hears what is stored.
-    fn stored(&mut self, node: usize, stored: Seq) {
-        let now = Time::from_micros(self.now);
-        if node == 0 {
-            self.master.engine.handle_stored(now, stored);
-        } else {
-            self.secondaries[node - 1].engine.handle_stored(stored);
         }
     }
 
@@ -578,8 +551,8 @@ impl World {
         self.tell(0, "healed", 0, 0, String::new);
         self.healed_at = Some(self.now);
         self.disks_well();
-        if self.hosts[0].up && self.master.engine.last() > Seq::ZERO {
-            let (last, forever) = (self.master.engine.last(), crate::plan::Timeout::Forever);
+        if self.hosts[0].up && self.master.engine().last() > Seq::ZERO {
+            let (last, forever) = (self.master.engine().last(), crate::plan::Timeout::Forever);
             self.wait_for(0, last, Concern::All, false, forever);
         }
         self.queue.push(self.now + 500_000, Event::Look);
@@ -604,8 +577,8 @@ impl World {
             bandwidth => by_window.min(bandwidth),
         };
         // An entry that is larger than the window, or a chunk of one byte, costs a round trip each.
-        let behind = self.master.store.bounds().bytes * 2 * (setup.nodes as u64);
-        let entries = self.master.engine.last().number();
+        let behind = self.master.store().bounds().bytes * 2 * (setup.nodes as u64);
+        let entries = self.master.engine().last().number();
         let transfer = behind.saturating_mul(2_000_000) / rate.max(1) + entries * round / 4;
         let introduction = 5_000_000 + 1_500_000;
         2_000_000
@@ -659,15 +632,4 @@ fn master_config(plan: &Plan) -> MasterConfig {
         bootstrap: setup.bootstrap,
         accept_data_loss: None,
     }
-}
-
-/// The engine of a master's process, over the log that it found.
-fn new_engine(plan: &Plan, life: u32, store: &store::SimStore, now: u64) -> Master {
-    let mut ids = match life {
-        0 => Rng::keyed(&[plan.seed, 13]),
-        _ => Rng::keyed(&[plan.seed, 13, u64::from(life)]),
-    };
-    let log_id = LogId::new((u128::from(ids.next()) << 64 | u128::from(ids.next())).to_le_bytes());
-    let run_id = RunId::new(ids.next() | 1);
-    Master::new(master_config(plan), run_id, log_id, store.own_log(), Time::from_micros(now))
 }

@@ -9,13 +9,12 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use replog::codes::RefuseCode;
 use replog::engine::SessionId;
 use replog::limits::{FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, READ_CHUNK_BYTES};
+use replog::node::introduction::next_message;
 use replog::wire::codec::{Hello, Refuse};
-use replog::wire::{FrameDecoder, Message, OutFrame, VERSION, reserve_for_read};
+use replog::wire::{FrameDecoder, Message, VERSION, reserve_for_read};
 
-use super::dial::Dialled;
 use super::{Event, Input, World};
 use crate::rng::Rng;
 use crate::sometimes::Sometimes;
@@ -27,6 +26,14 @@ pub(super) enum Dialler {
     Master(usize),
     /// Another process; it never reads more than the answer.
     Stranger,
+}
+
+/// How a connection attempt ended.
+#[derive(Debug)]
+pub(super) enum Dialled {
+    Introduced { conn: usize, hello: Box<Hello> },
+    Refused(Refuse),
+    Unreachable,
 }
 
 /// What became of an end.
@@ -160,43 +167,33 @@ impl World {
         self.read_soon(id, side);
     }
 
-    /// Hands bytes of a frame to the socket. Returns whether it took all that is left of it.
-    pub(super) fn socket_write(
-        &mut self,
-        id: usize,
-        side: usize,
-        frame: &mut OutFrame,
-    ) -> Result<bool, &'static str> {
-        let conn = &mut self.conns[id];
-        if let Some(error) = conn.ends[side].error {
-            return Err(error);
+    /// How many bytes a socket takes now.
+    pub(super) fn socket_room(&self, id: usize, side: usize) -> Result<usize, &'static str> {
+        let conn = &self.conns[id];
+        match conn.ends[side].error {
+            Some(error) => Err(error),
+            None => Ok(self.plan.setup.net.send_bytes.saturating_sub(conn.streams[side].unacked)),
         }
-        let stream = &mut conn.streams[side];
-        let room = self.plan.setup.net.send_bytes.saturating_sub(stream.unacked);
-        let mut taken = BytesMut::with_capacity(room.min(frame.len()));
-        let mut slices = Vec::with_capacity(8);
-        frame.io_slices(&mut slices, 128);
-        for slice in slices {
-            let count = slice.len().min(room - taken.len());
-            taken.extend_from_slice(&slice[..count]);
+    }
+
+    /// Hands bytes to a socket that has room for them.
+    pub(super) fn socket_write(&mut self, id: usize, side: usize, bytes: Bytes) {
+        if bytes.is_empty() {
+            return self.seen.note(Sometimes::Backpressure);
         }
-        if taken.is_empty() {
-            stream.blocked = true;
-            self.seen.note(Sometimes::Backpressure);
-            return Ok(frame.is_empty());
-        }
-        frame.advance(taken.len());
+        let stream = &mut self.conns[id].streams[side];
         if stream.unacked == 0 {
             stream.progress_at = self.now;
         }
-        stream.unacked += taken.len();
-        stream.waiting.push_back(taken.freeze());
-        if !frame.is_empty() {
-            stream.blocked = true;
-        }
+        stream.unacked += bytes.len();
+        stream.waiting.push_back(bytes);
         self.arm_user_timeout(id, side);
         self.transmit(id, side);
-        Ok(frame.is_empty())
+    }
+
+    /// Whoever writes waits until the socket takes bytes again.
+    pub(super) fn socket_is_full(&mut self, id: usize, side: usize) {
+        self.conns[id].streams[side].blocked = true;
     }
 
     /// Puts on the way what the receiver has room for.
@@ -408,7 +405,7 @@ impl World {
         let host = if side == 0 { 0 } else { node };
         if (side == 1 || dialler != Dialler::Stranger) && self.hosts[host].up {
             let reason = "connection reset";
-            self.input(host, Input::Closed { peer: node, session, refuse: None, reason });
+            self.input(host, Input::Closed { session, refuse: None, reason });
         }
     }
 
@@ -545,7 +542,7 @@ impl World {
                     messages.push(message);
                 }
                 Ok(None) => break None,
-                Err(code) => break Some(Some(code)),
+                Err((code, _)) => break Some(Some(code)),
             }
         };
         if !messages.is_empty() {
@@ -561,10 +558,10 @@ impl World {
             end.stage = Stage::Ended;
         }
         if !messages.is_empty() {
-            self.input(host, Input::Messages { peer: node, session, messages });
+            self.input(host, Input::Messages { session, messages });
         }
         if let Some(refuse) = fault {
-            self.input(host, Input::Closed { peer: node, session, refuse, reason });
+            self.input(host, Input::Closed { session, refuse, reason });
         }
     }
 
@@ -573,31 +570,11 @@ impl World {
         let conn = &self.conns[id];
         if conn.ends[side].state == State::Open {
             let host = if side == 0 { 0 } else { conn.node };
-            self.input(host, Input::Writable { peer: conn.node, session: conn.sessions[side] });
+            self.input(host, Input::Writable { session: conn.sessions[side] });
         }
     }
 }
 
 fn speaks(hello: &Hello) -> bool {
     hello.version_min <= VERSION && hello.version_max >= VERSION
-}
-
-/// The next message in the buffer; `None` while it is incomplete.
-fn next_message(
-    decoder: FrameDecoder,
-    buffer: &mut BytesMut,
-) -> Result<Option<Message>, RefuseCode> {
-    let Some(frame) = decoder.decode(buffer).map_err(|_| RefuseCode::BadFrame)? else {
-        return Ok(None);
-    };
-    match Message::decode(frame) {
-        Ok(Some(message)) => Ok(Some(message)),
-        Ok(None) => Err(RefuseCode::UnknownFrame),
-        Err(_) => Err(RefuseCode::BadFrame),
-    }
-}
-
-/// The last words of a node that sends a peer away.
-pub(super) fn refusal(code: RefuseCode, epoch: u64, reason: &str) -> OutFrame {
-    Message::Refuse(Refuse { code: code.number(), epoch, reason: reason.to_owned() }).encode()
 }

@@ -3,6 +3,7 @@
 
 use replog::engine::Reign;
 use replog::store::LogReader;
+use replog::store::LogStore as _;
 use replog::types::{Level as ReplogLevel, Seq, SeqRange};
 
 use super::World;
@@ -154,10 +155,10 @@ impl World {
             let (log, _) = self.shown_by(node);
             let end = log.bounds().last.next();
             self.hosts[node].up
-                && super::check::readable_end(&log, SeqRange::new(Seq::FIRST, end)) == end
+                && super::store::readable_end(&log, SeqRange::new(Seq::FIRST, end)) == end
         };
         // Where nobody leads what all others follow, an entry may be where nobody can look.
-        let leads = self.master.engine.reign() == Reign::Leading && is_whole(&0);
+        let leads = self.master.engine().reign() == Reign::Leading && is_whole(&0);
         let hidden = (0..nodes).filter(|node| !leads && !is_whole(node));
         events.extend(hidden.map(|node| Event {
             node,
@@ -167,8 +168,8 @@ impl World {
         events.extend(self.superseded());
         let dumps = (0..nodes).filter(is_whole).map(|node| {
             let log = match node {
-                0 => self.master.store.reader(),
-                _ => self.secondaries[node - 1].store.reader(),
+                0 => self.master.store().reader(),
+                _ => self.secondaries[node - 1].store().reader(),
             };
             let numbers = 1..=log.bounds().last.number();
             let entry = |seq| DumpEntry {

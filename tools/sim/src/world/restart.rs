@@ -6,9 +6,10 @@
 //! cannot be read is said to be damaged.
 
 use replog::store::faulty::FaultyFs;
-use replog::store::{OpenError, Recovery};
-use replog::types::{Seq, SeqRange};
+use replog::store::{LogStore as _, OpenError, Recovery};
+use replog::types::Seq;
 
+use super::carrier::{new_master, new_secondary};
 use super::check::Ghost;
 use super::master::MasterNode;
 use super::secondary::SecondaryNode;
@@ -36,8 +37,6 @@ pub(super) struct Disk {
     old: Option<FaultyFs>,
     /// The directory is to be replaced before the next start.
     replace: Option<Replace>,
-    /// No room was left since the last turn that looked.
-    was_full: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +49,9 @@ impl Disk {
     pub(super) fn new(fs: FaultyFs) -> Self {
         let left = Left::default();
         let (machine, lost_machine, hurt, rolled_back) = (false, false, false, false);
-        let (old, replace, was_full) = (None, None, false);
+        let (old, replace) = (None, None);
         let flips = 0;
-        Disk { fs, left, machine, lost_machine, hurt, flips, rolled_back, old, replace, was_full }
+        Disk { fs, left, machine, lost_machine, hurt, flips, rolled_back, old, replace }
     }
 
     fn wipe(&mut self) {
@@ -120,14 +119,16 @@ impl World {
         host.inbox.clear();
         host.reads_wait = false;
         host.failed = false;
+        host.synced = false;
         host.next_turn = u64::MAX;
         if node == 0 {
             self.master_ends();
         } else {
             let old = &self.secondaries[node - 1];
-            let refill = old.engine.stored().max(old.refill);
-            let (seed, life) = (self.plan.seed, self.hosts[node].life);
-            let mut next = SecondaryNode::new(seed, node, life, SimStore::in_memory());
+            let refill = old.engine().stored().max(old.refill);
+            let life = self.hosts[node].life;
+            let store = SimStore::in_memory();
+            let mut next = SecondaryNode::new(new_secondary(&self.plan, node, life, store));
             next.refill = refill;
             self.secondaries[node - 1] = next;
         }
@@ -136,8 +137,8 @@ impl World {
     fn master_ends(&mut self) {
         // What it numbered and could not write, or in an epoch that it could not write down, nobody saw:
         // it may be there again or not, and then its number is given once more.
-        let (epoch, unkept) = (self.master.engine.epoch().number(), self.master.unkept);
-        let behind = if unkept { 0 } else { self.master.store.bounds().last.number() };
+        let (epoch, unkept) = (self.master.engine().epoch().number(), self.master.unkept);
+        let behind = if unkept { 0 } else { self.master.store().bounds().last.number() };
         let unseen = self.entries.range((epoch, behind + 1)..(epoch + 1, 0));
         self.unseen.extend(unseen.map(|(&key, _)| key));
         for dial in 0..self.dials.len() {
@@ -148,10 +149,10 @@ impl World {
         }
         self.open.clear();
         let nodes = self.plan.setup.nodes;
-        let (store, sessions) = (SimStore::in_memory(), self.master.next_session);
-        let engine = super::new_engine(&self.plan, self.hosts[0].life, &store, self.now);
+        let (store, sessions) = (SimStore::in_memory(), self.master.node.next_session());
+        let node = new_master(&self.plan, self.hosts[0].life, store, sessions, self.now);
         let shown = std::mem::take(&mut self.master.shown_commit);
-        self.master = MasterNode::new(engine, store, nodes, sessions);
+        self.master = MasterNode::new(node, nodes);
         self.master.shown_commit = shown;
     }
 
@@ -181,24 +182,25 @@ impl World {
         self.tell(node, "starts", u64::from(life), last.number(), || format!("with {last}"));
         if node == 0 {
             let nodes = plan.setup.nodes;
-            let engine = super::new_engine(&plan, life, &store, self.now);
-            let sessions = self.master.next_session;
+            let sessions = self.master.node.next_session();
             let shown = std::mem::take(&mut self.master.shown_commit);
-            self.master = MasterNode::new(engine, store, nodes, sessions);
+            let master = new_master(&plan, life, store, sessions, self.now);
+            self.master = MasterNode::new(master, nodes);
             self.master.shown_commit = shown;
             self.ghosts = vec![Ghost::default(); nodes];
-            self.memory.master_restarts(self.now, self.master.engine.levels().clone());
-            self.tell_damage(0);
-            self.carry_out_master(replog::types::Time::from_micros(self.now));
+            self.memory.master_restarts(self.now, self.master.engine().levels().clone());
+            if let Some(damage) = self.master.engine().damage() {
+                self.record_loss(0, damage.first.previous());
+            }
         } else {
             let refill = self.secondaries[node - 1].refill;
-            let mut next = SecondaryNode::new(plan.seed, node, life, store);
-            if last >= self.ghosts[node].stored && next.store.damage().is_empty() {
+            let mut next = SecondaryNode::new(new_secondary(&plan, node, life, store));
+            if last >= self.ghosts[node].stored && next.store().damage().is_empty() {
                 self.ghosts[node].stored = Seq::ZERO;
             }
-            next.refill = if next.engine.stored() < refill { refill } else { Seq::ZERO };
+            next.refill = if next.engine().stored() < refill { refill } else { Seq::ZERO };
             self.secondaries[node - 1] = next;
-            let engine = &self.secondaries[node - 1].engine;
+            let engine = self.secondaries[node - 1].engine();
             let (commit, epoch) = (engine.levels().commit, engine.epoch());
             let promised = self.memory.promised(node);
             let erased = self.disks[node].as_ref().is_none_or(|disk| disk.hurt);
@@ -409,121 +411,5 @@ impl World {
             self.wake_at(node, self.now + 1);
         }
         self.scrub_later(node);
-    }
-
-    // ---- what drivers hear of their disks ----
-
-    /// As `hear_disk` of the drivers. Returns whether the node goes on.
-    pub(super) fn hear_disk(&mut self, node: usize) -> bool {
-        if !self.store(node).is_disk() {
-            return true;
-        }
-        // Where the power failed nothing goes on, whether or not the log has noticed.
-        if self.disks[node].as_ref().is_some_and(|disk| disk.fs.is_dead()) {
-            self.hosts[node].failed = true;
-            return false;
-        }
-        if self.store(node).sync_failed().is_some() {
-            self.seen.note(Sometimes::SyncFailed);
-            self.hosts[node].failed = true;
-            return false;
-        }
-        let lacks = match node {
-            0 => None,
-            _ => self.secondaries[node - 1].engine.lacks_room(),
-        };
-        let shortage = self.store(node).room_for(lacks.unwrap_or(0)).err();
-        let has_room = shortage.is_none();
-        if let Some(disk) = &mut self.disks[node] {
-            let was_full = std::mem::replace(&mut disk.was_full, !has_room);
-            if was_full && has_room {
-                self.seen.note(Sometimes::RoomAgain);
-            }
-        }
-        let told = self.store(node).damage_told();
-        self.tell_damage(node);
-        if told {
-            self.tell(node, "damage", 0, 0, String::new);
-        }
-        let now = replog::types::Time::from_micros(self.now);
-        if node == 0 {
-            self.master.engine.handle_room(shortage);
-        } else if has_room && lacks.is_some() {
-            self.secondaries[node - 1].engine.handle_room();
-            self.carry_out_secondary(node, None);
-        }
-        let last = self.store(node).bounds().last;
-        let (stored, starts) = self.store(node).make_durable(last);
-        let known = match node {
-            0 => self.master.store.bounds().last,
-            _ => self.secondaries[node - 1].engine.written(),
-        };
-        if node == 0 {
-            self.master.engine.handle_stored(now, stored);
-        } else if stored > self.secondaries[node - 1].engine.stored() {
-            self.secondaries[node - 1].engine.handle_stored(stored.min(known));
-        }
-        if starts {
-            self.start_sync(node, last);
-        }
-        true
-    }
-
-    /// Tells the engine what of the log cannot be read.
-    pub(super) fn tell_damage(&mut self, node: usize) {
-        let damage = self.store(node).damage().first().copied();
-        if node == 0 {
-            // What was lost at the end of the log is not there to be read: it is adopted, or numbered
-            // anew.
-            let last = self.master.store.bounds().last;
-            let damage = damage.filter(|range| range.first <= last);
-            let before = self.master.engine.damage();
-            if damage != before {
-                self.note_damage(node, before, damage);
-                if let Some(damage) = damage {
-                    self.record_loss(node, damage.first.previous());
-                }
-                self.master.engine.handle_damage(damage);
-            }
-            return;
-        }
-        let first = |damage: Option<SeqRange>| damage.map(|range| range.first);
-        let moved = first(self.secondaries[node - 1].engine.damage()) != first(damage);
-        self.note_held_lost(node, moved);
-        let engine = &mut self.secondaries[node - 1].engine;
-        let (stored, was) = (engine.stored(), engine.is_damaged());
-        engine.handle_damage(damage);
-        let now_stored = engine.stored();
-        if now_stored < stored {
-            // What it told before still counts until the master hears otherwise.
-            self.ghosts[node].stored = self.ghosts[node].stored.max(stored);
-            self.ghosts[node].received = self.ghosts[node].received.max(stored);
-        }
-        if now_stored < stored {
-            // What readers saw of it they see no more, until it is repaired.
-            self.record_loss(node, now_stored);
-        }
-        if was && damage.is_none() {
-            self.note_damage(node, Some(SeqRange::new(Seq::FIRST, Seq::FIRST)), None);
-        }
-        self.carry_out_secondary(node, None);
-    }
-
-    pub(super) fn note_damage(
-        &mut self,
-        node: usize,
-        before: Option<SeqRange>,
-        now: Option<SeqRange>,
-    ) {
-        self.tell(node, "damaged", 0, 0, || format!("{before:?} to {now:?}"));
-        if before.is_some() && now.is_none() {
-            self.seen.note(match node {
-                0 => Sometimes::MasterRepaired,
-                _ => Sometimes::SecondaryRepaired,
-            });
-        }
-        if now.is_some() && self.disks[node].as_ref().is_some_and(|disk| !disk.hurt) {
-            self.fail("only what was hurt is damaged", format!("n{node}: {now:?}"));
-        }
     }
 }

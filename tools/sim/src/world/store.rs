@@ -1,6 +1,6 @@
 //! The log of a simulated node: the real stores, in memory or on a disk that fails as disks do.
 //!
-//! Everything a driver does with its log goes through here. On disk the log is the product's own
+//! Everything a node does with its log goes through here. On disk the log is the product's own
 //! [`DiskLog`] over a file system that loses, tears, fills and flips; a sync takes virtual time, and what
 //! a crash leaves of the directory is opened by the product's own recovery.
 
@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use replog::engine::OwnLog;
-use replog::engine::secondary::Holdings;
+use replog::node::Storage;
+use replog::node::storage::own_log;
 use replog::store::faulty::FaultyFs;
 use replog::store::{
     Bounds, DiskEvent, DiskLog, DiskOptions, Fsync, Identity, LogReader, LogStore, MemoryLog,
@@ -31,7 +32,7 @@ enum Log {
 #[derive(Debug, Default)]
 struct News {
     failed: Option<String>,
-    damage: Vec<SeqRange>,
+    damage: Vec<(SeqRange, String)>,
 }
 
 /// The log of one life of a node.
@@ -40,6 +41,10 @@ pub(super) struct SimStore {
     news: Arc<Mutex<News>>,
     /// A sync is under way.
     syncing: bool,
+    /// Syncs take no time.
+    at_once: bool,
+    /// What was moved aside since that was looked at.
+    asides: Vec<Aside>,
     /// What the next sync is to cover.
     wanted: Seq,
     /// What counts as stored.
@@ -60,12 +65,33 @@ pub(super) struct Left {
     pub(super) synced: (Seq, Option<PrefixId>),
 }
 
+/// Entries that were moved out of a log.
+#[derive(Clone, Debug)]
+pub(super) struct Aside {
+    /// The first.
+    pub(super) from: Seq,
+    /// Where the log ended before.
+    pub(super) last: Seq,
+    /// Which entries they were.
+    pub(super) ids: Vec<Option<PrefixId>>,
+}
+
+impl Aside {
+    /// Which entry stood there.
+    pub(super) fn id(&self, seq: Seq) -> Option<PrefixId> {
+        let at = seq.number().checked_sub(self.from.number())?;
+        self.ids.get(at as usize).copied().flatten()
+    }
+}
+
 impl SimStore {
     pub(super) fn in_memory() -> Self {
         SimStore {
             log: Log::Memory(MemoryLog::new()),
             news: Arc::default(),
             syncing: false,
+            at_once: false,
+            asides: Vec::new(),
             wanted: Seq::ZERO,
             stored: Seq::ZERO,
             whole: false,
@@ -98,7 +124,7 @@ impl SimStore {
             match event {
                 DiskEvent::Durable(_) => {}
                 DiskEvent::SyncFailed(reason) => told.failed = Some(reason),
-                DiskEvent::Damage(range, _) => told.damage.push(range),
+                DiskEvent::Damage(range, why) => told.damage.push((range, why)),
             }
         });
         let opened = DiskLog::open(Arc::new(fs.clone()), Path::new(DIR), options, notify)?;
@@ -113,6 +139,8 @@ impl SimStore {
             log: Log::Disk(Box::new(log)),
             news,
             syncing: false,
+            at_once: false,
+            asides: Vec::new(),
             wanted: stored,
             stored,
             whole,
@@ -136,74 +164,13 @@ impl SimStore {
         }
     }
 
-    pub(super) fn is_disk(&self) -> bool {
-        matches!(self.log, Log::Disk(_))
-    }
-
-    pub(super) fn reader(&self) -> LogReader {
-        self.store().reader()
-    }
-
-    pub(super) fn bounds(&self) -> Bounds {
-        self.store().bounds()
-    }
-
-    pub(super) fn identity(&self) -> &Identity {
-        self.store().identity()
-    }
-
     pub(super) fn own_log(&self) -> OwnLog {
-        let (bounds, identity) = (self.bounds(), self.identity());
-        OwnLog {
-            log_id: identity.log_id,
-            epoch: identity.epoch,
-            last: bounds.last,
-            tail_epoch: bounds.tail.epoch,
-            settled: identity.settled,
-            commit: identity.commit,
-            whole: self.whole,
-        }
+        own_log(self)
     }
 
-    pub(super) fn holdings(&self) -> Holdings {
-        let (bounds, identity) = (self.bounds(), self.identity());
-        Holdings {
-            log_id: identity.log_id,
-            epoch: identity.epoch,
-            run_id: identity.run_id,
-            last: bounds.last,
-            tail: bounds.tail,
-            settled: identity.settled,
-            commit: identity.commit,
-            vouches: self.whole,
-        }
-    }
-
-    pub(super) fn append(&mut self, run: Run) -> Result<(), StoreError> {
-        self.store_mut().append(run)
-    }
-
-    pub(super) fn room_for(&self, bytes: usize) -> Result<(), Shortage> {
-        self.store().room_for(bytes)
-    }
-
-    pub(super) fn keep(&mut self, identity: Identity) -> Result<(), StoreError> {
-        self.store_mut().set_identity(identity)
-    }
-
-    pub(super) fn set_aside(&mut self, from: Seq) -> Result<u64, StoreError> {
-        let count = self.store_mut().set_aside(from, "another log has other entries there")?;
-        self.stored = self.stored.min(from.previous());
-        self.wanted = self.wanted.min(from.previous());
-        Ok(count)
-    }
-
-    pub(super) fn repair(&mut self, run: Run) -> Result<(), StoreError> {
-        self.store_mut().repair(run)
-    }
-
-    pub(super) fn damage(&self) -> Vec<SeqRange> {
-        self.store().damage()
+    /// What was moved aside since the last call.
+    pub(super) fn take_asides(&mut self) -> Vec<Aside> {
+        std::mem::take(&mut self.asides)
     }
 
     /// Verifies a little more of what is on disk.
@@ -211,17 +178,6 @@ impl SimStore {
         if let Log::Disk(log) = &mut self.log {
             log.scrub(64 << 10);
         }
-    }
-
-    /// Why a sync failed, if one did.
-    pub(super) fn sync_failed(&self) -> Option<String> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).failed.clone()
-    }
-
-    /// Whether something turned out to be unreadable since the last call.
-    pub(super) fn damage_told(&self) -> bool {
-        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        !std::mem::take(&mut news.damage).is_empty()
     }
 
     /// What must be there again after the end of this life.
@@ -253,43 +209,144 @@ impl SimStore {
         self.whole
     }
 
-    /// The engine wants everything up to here durable. Answers what is, and whether a sync is to be
-    /// started; another may be under way.
-    pub(super) fn make_durable(&mut self, up_to: Seq) -> (Seq, bool) {
-        self.wanted = self.wanted.max(up_to);
-        if self.is_disk() {
-            self.stored = self.stored.max(self.store_mut().make_durable(up_to));
-        }
-        let syncs = match &self.log {
-            Log::Memory(_) => true,
+    /// Whether a sync that begins now would take no time.
+    pub(super) fn syncs_at_once(&mut self, at_once: bool) {
+        self.at_once = at_once;
+    }
+
+    /// Whether a sync is wanted and none is under way: then it is from now on.
+    pub(super) fn begins_sync(&mut self) -> bool {
+        let wanted = match &self.log {
+            Log::Memory(_) => self.wanted > self.stored,
             Log::Disk(log) => self.policy != Policy::Never && self.wanted > log.synced(),
         };
-        (self.stored, syncs && !std::mem::replace(&mut self.syncing, true))
+        wanted && !std::mem::replace(&mut self.syncing, true)
     }
 
-    /// Syncs all that is written at once, before a promise.
-    pub(super) fn sync_all(&mut self) -> Seq {
-        match &mut self.log {
-            Log::Memory(log) => self.stored = self.stored.max(log.bounds().last),
-            Log::Disk(log) => {
-                let synced = log.sync_now();
-                self.stored = self.stored.max(synced);
-            }
-        }
-        self.stored
-    }
-
-    /// A sync is over: what is stored, and what the next one, which begins now, is to cover.
-    pub(super) fn synced(&mut self, up_to: Seq) -> (Seq, Option<Seq>) {
+    /// The sync that was under way is over.
+    pub(super) fn synced(&mut self) {
+        self.syncing = false;
         let wanted = self.wanted;
         match &mut self.log {
-            Log::Memory(log) => self.stored = self.stored.max(log.make_durable(up_to)),
+            Log::Memory(log) => self.stored = self.stored.max(log.make_durable(wanted)),
             Log::Disk(log) => {
                 log.sync_now();
                 self.stored = self.stored.max(log.make_durable(wanted));
             }
         }
-        self.syncing = self.wanted > up_to && self.wanted > self.stored;
-        (self.stored, self.syncing.then_some(self.wanted))
     }
+}
+
+impl LogStore for SimStore {
+    fn append(&mut self, run: Run) -> Result<(), StoreError> {
+        self.store_mut().append(run)
+    }
+
+    fn make_durable(&mut self, up_to: Seq) -> Seq {
+        self.wanted = self.wanted.max(up_to);
+        match &mut self.log {
+            Log::Memory(_) if !self.at_once => {}
+            Log::Memory(log) => self.stored = self.stored.max(log.make_durable(up_to)),
+            Log::Disk(log) => {
+                if self.at_once && up_to > log.synced() {
+                    log.sync_now();
+                }
+                self.stored = self.stored.max(log.make_durable(up_to));
+            }
+        }
+        self.stored.min(up_to)
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.store().bounds()
+    }
+
+    fn reader(&self) -> LogReader {
+        self.store().reader()
+    }
+
+    fn room_for(&self, bytes: usize) -> Result<(), Shortage> {
+        self.store().room_for(bytes)
+    }
+
+    fn identity(&self) -> &Identity {
+        self.store().identity()
+    }
+
+    fn set_identity(&mut self, identity: Identity) -> Result<(), StoreError> {
+        self.store_mut().set_identity(identity)
+    }
+
+    fn set_aside(&mut self, from: Seq, reason: &str) -> Result<u64, StoreError> {
+        let (reader, last) = (self.reader(), self.bounds().last);
+        let ids = (from.number()..=last.number()).map(|seq| reader.prefix_id(Seq::new(seq)));
+        self.asides.push(Aside { from, last, ids: ids.collect() });
+        let count = self.store_mut().set_aside(from, reason)?;
+        self.stored = self.stored.min(from.previous());
+        self.wanted = self.wanted.min(from.previous());
+        Ok(count)
+    }
+
+    fn repair(&mut self, run: Run) -> Result<(), StoreError> {
+        self.store_mut().repair(run)
+    }
+
+    fn damage(&self) -> Vec<SeqRange> {
+        self.store().damage()
+    }
+
+    fn close(&mut self) {
+        self.store_mut().close();
+    }
+}
+
+impl Storage for SimStore {
+    fn is_disk(&self) -> bool {
+        matches!(self.log, Log::Disk(_))
+    }
+
+    fn fsync(&self) -> &'static str {
+        ""
+    }
+
+    fn was_whole(&self) -> bool {
+        self.whole
+    }
+
+    fn sync_now(&mut self) -> Seq {
+        let synced = match &mut self.log {
+            Log::Memory(log) => log.bounds().last,
+            Log::Disk(log) => log.sync_now(),
+        };
+        self.stored = self.stored.max(synced);
+        self.stored
+    }
+
+    fn sync_failure(&self) -> Option<String> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).failed.clone()
+    }
+
+    fn take_found_damage(&mut self) -> Vec<(SeqRange, String)> {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut news.damage)
+    }
+
+    fn look_at_home(&mut self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn aside_files(&self) -> u64 {
+        0
+    }
+}
+
+/// How far a reader comes that reads on from where the last piece ended.
+pub(super) fn readable_end(log: &LogReader, range: SeqRange) -> Seq {
+    let mut next = range.first;
+    while next < range.end
+        && let Some(read) = log.read(SeqRange::new(next, range.end), usize::MAX).range
+    {
+        next = read.end;
+    }
+    next
 }

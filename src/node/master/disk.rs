@@ -1,21 +1,23 @@
-//! What the master's driver writes into its log, and what it hears of its disk.
+//! What a master writes into its log, and what it hears of its disk.
 
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
-use super::MasterDriver;
-use crate::runtime::node::NodeError;
+use super::MasterNode;
+use crate::node::event::Event;
+use crate::node::machine::{DISK_LOOK_INTERVAL, Failure};
+use crate::node::storage::Storage;
 use crate::store::RunBuilder;
 use crate::types::{SeqRange, Time};
 
-impl MasterDriver {
+impl<S: Storage> MasterNode<S> {
     /// Tells the engine whether there certainly is room for so many bytes more. What was numbered
     /// before goes first if it is in the way.
     pub(super) fn look_for_room(&mut self, now: Time, bytes: usize) {
         let pending = self.builder.as_ref().map_or(0, RunBuilder::len_bytes);
-        let mut room = self.log.store().room_for(pending + bytes);
+        let mut room = self.storage.room_for(pending + bytes);
         if pending > 0 && room.is_err() {
             self.write_run(now);
-            room = self.log.store().room_for(bytes);
+            room = self.storage.room_for(bytes);
         }
         self.engine.handle_room(room.err());
     }
@@ -24,10 +26,13 @@ impl MasterDriver {
     pub(super) fn write_run(&mut self, now: Time) {
         let Some(builder) = self.builder.take() else { return };
         let Some(run) = builder.finish(&mut self.arena) else { return };
-        let last = run.range().last();
-        debug!(seq = %run.range(), bytes = run.len_bytes(), "written");
-        match self.log.store_mut().append(run) {
-            Ok(()) => self.engine.handle_written(now, last),
+        let (range, last) = (run.range(), run.range().last());
+        debug!(seq = %range, bytes = run.len_bytes(), "written");
+        match self.storage.append(run) {
+            Ok(()) => {
+                self.events.push(Event::Written(range));
+                self.engine.handle_written(now, last);
+            }
             // Numbers were given, and room was there: what became of the bytes nobody knows.
             Err(error) => self.fail(error),
         }
@@ -35,25 +40,31 @@ impl MasterDriver {
 
     /// Hears what the disk has to say, and whether it has room.
     pub(super) fn hear_disk(&mut self, now: Time) {
-        if let Some(reason) = self.news.failed() {
-            self.failed = Some(NodeError::SyncFailed(reason));
+        if let Some(reason) = self.storage.sync_failure() {
+            self.failure = Some(Failure::SyncFailed(reason));
             return;
         }
-        if let Err(error) = self.log.look_at_home(&self.node.id) {
-            return self.fail(error);
+        match self.storage.look_at_home() {
+            Ok(notes) => {
+                for note in notes {
+                    warn!(id = %self.about.id, note, "somebody changed the data directory of a running node");
+                }
+            }
+            Err(error) => return self.fail(error),
         }
+        self.look_at = now.after(DISK_LOOK_INTERVAL);
         self.note_damage();
-        let shortage = self.log.store().room_for(0).err();
+        let shortage = self.storage.room_for(0).err();
         self.engine.handle_room(shortage);
-        self.room.note(now, &self.node.id, shortage);
-        let last = self.log.store().bounds().last;
-        let stored = self.log.store_mut().make_durable(last);
+        self.room.note(now, &self.about.id, shortage);
+        let last = self.storage.bounds().last;
+        let stored = self.storage.make_durable(last);
         self.stored(now, stored);
     }
 
     /// Tells the engine what of the log cannot be read.
     pub(super) fn note_damage(&mut self) {
-        for (range, why) in self.news.take_damage() {
+        for (range, why) in self.storage.take_found_damage() {
             error!(seq = %range, why, "part of the log is damaged; it is repaired from a secondary");
         }
         let damage = self.damage();
@@ -65,7 +76,7 @@ impl MasterDriver {
     /// The first range that cannot be read. What was lost at the end of the log is not there to be
     /// read: it is adopted, or numbered anew.
     pub(super) fn damage(&self) -> Option<SeqRange> {
-        let last = self.log.store().bounds().last;
-        self.log.store().damage().first().copied().filter(|range| range.first <= last)
+        let last = self.storage.bounds().last;
+        self.storage.damage().first().copied().filter(|range| range.first <= last)
     }
 }

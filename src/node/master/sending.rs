@@ -1,23 +1,28 @@
-//! How the master's driver sends entries: from memory at once, from disk when another thread has read
+//! How a master sends entries: from memory at once, from disk when another thread has read
 //! them. The engine asks for no more to the same secondary before it hears that they were sent.
 
 use tracing::debug;
 
-use super::MasterDriver;
+use super::MasterNode;
 use crate::engine::SessionId;
-use crate::runtime::link::Kind;
-use crate::runtime::reads::Asked;
+use crate::node::event::Event;
+use crate::node::machine::Output;
+use crate::node::queue::Kind;
+use crate::node::reads::Asked;
+use crate::node::storage::Storage;
 use crate::store::Slice;
 use crate::types::{NodeIndex, Time};
 use crate::wire::codec::{AppendHead, encode_append};
 
-impl MasterDriver {
+impl<S: Storage> MasterNode<S> {
     pub(super) fn send(&mut self, now: Time, to: NodeIndex, session: SessionId, asked: Asked) {
-        if self.node.log.is_cold(asked.range.first) {
-            let node = self.node.clone();
-            return self.peer(to).reads.start((&node.log, &node.driver), to, session, asked);
+        if self.log.is_cold(asked.range.first) {
+            if let Some((session, asked)) = self.peer(to).reads.start(session, asked) {
+                self.outputs.push(Output::Read { peer: to, session, asked });
+            }
+            return;
         }
-        let slice = self.node.log.read(asked.range, asked.bytes_max);
+        let slice = self.log.read(asked.range, asked.bytes_max);
         self.send_slice(now, to, session, asked, slice);
     }
 
@@ -30,7 +35,7 @@ impl MasterDriver {
         slice: Slice,
     ) {
         let first = asked.range.first;
-        let log = &self.node.log;
+        let log = &self.log;
         let before = slice.before.or_else(|| log.prefix_id(first.previous()));
         let (Some(sent), Some(previous)) = (slice.range, before) else {
             if log.is_unreadable(first) || log.is_unreadable(first.previous()) {
@@ -49,15 +54,11 @@ impl MasterDriver {
             levels: self.levels(to),
         };
         let frame = encode_append(&head, slice.pieces);
-        if asked.again {
-            self.node.metrics.repeated(&self.peers[to.as_usize() - 1].id, sent.len());
-        }
         let peer = self.peer(to);
         debug!(peer = %peer.id, seq = %sent, bytes = slice.bytes, again = asked.again, "sent");
-        if let Some(link) = &mut peer.link {
-            link.push_frame(Kind::Entries(sent.last()), frame);
-        }
-        self.engine.handle_sent(now, to, session, sent, slice.bytes);
-        self.flush(now, to);
+        let (bytes, again) = (slice.bytes, asked.again);
+        self.push_frame(to, Kind::Entries(sent.last()), frame);
+        self.engine.handle_sent(now, to, session, sent, bytes);
+        self.events.push(Event::Sent { to, asked: asked.range, sent, bytes, again });
     }
 }

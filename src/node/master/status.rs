@@ -1,31 +1,33 @@
 //! What the master tells of itself and its secondaries: STATUS, HEALTH, WAITERS.
 
-use super::{MasterDriver, Peer};
+use super::{MasterNode, Peer};
 use crate::engine::progress::Progress;
 use crate::engine::{Health, Mode};
 use crate::gateway::status::{NodeStatus, SecondaryStatus, Status};
+use crate::node::storage::{Storage, damaged};
 use crate::types::{NodeIndex, Time};
 
-impl MasterDriver {
-    pub(super) fn status(&self, now: Time) -> Status {
+impl<S: Storage> MasterNode<S> {
+    /// What STATUS and HEALTH tell.
+    pub(super) fn status_at(&self, now: Time) -> Status {
         let engine = &self.engine;
         let node = NodeStatus {
-            id: self.node.id.to_string(),
+            id: self.about.id.to_string(),
             role: "master",
             epoch: engine.epoch(),
             mode: engine.mode().to_string(),
             next: engine.last().next(),
             commit: engine.levels().commit,
-            quorum: Some((self.cluster.quorum, self.roster.len())),
+            quorum: Some((self.engine.config().quorum, self.roster.len())),
             present: Some(engine.present()),
             log_id: engine.log_id(),
             uptime: now.since(Time::ZERO),
             waiting: engine.waiting(),
-            store: self.log.kind(),
-            fsync: self.log.fsync(),
+            store: self.storage.kind(),
+            fsync: self.storage.fsync(),
             disk_full: self.room.shortage.is_some(),
-            damaged: self.log.damaged(),
-            aside: self.log.aside_files(),
+            damaged: damaged(&self.storage),
+            aside: self.storage.aside_files(),
             awaiting: self.awaited(),
         };
         let recovering = engine.mode() == Mode::Recovering;
@@ -39,7 +41,7 @@ impl MasterDriver {
                 received: progress.received,
                 stored: progress.stored,
                 lag: engine.levels().held_by(1).distance_from(progress.stored),
-                lag_bytes: self.node.log.bytes_after_about(progress.stored),
+                lag_bytes: self.log.bytes_after_about(progress.stored),
                 inflight: progress.inflight_bytes(),
                 last_contact: peer.last_contact.map(|contact| now.since(contact)),
                 rtt: peer.rtt,
@@ -59,7 +61,7 @@ impl MasterDriver {
     }
 
     /// The lines of WAITERS, and how many. Long lists are cut: they are for reading.
-    pub(super) fn waiters(&self, now: Time) -> (String, usize) {
+    pub fn waiters(&self, now: Time) -> (String, usize) {
         use std::fmt::Write as _;
         const LINES_MAX: usize = 10_000;
         let mut lines = String::new();

@@ -16,7 +16,7 @@ use crate::wire::codec::AppendHead;
 
 /// What is to happen to an APPEND frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub enum Fate {
     /// Nothing special.
     Normal,
     /// It is handled, but answered with an error.
@@ -27,23 +27,29 @@ pub(super) enum Fate {
 
 /// An APPEND frame that is handled later.
 #[derive(Debug)]
-pub(super) struct Delayed {
-    pub(super) session: SessionId,
-    pub(super) head: AppendHead,
-    pub(super) records: Bytes,
+pub struct Delayed {
+    /// The connection it came by.
+    pub session: SessionId,
+    /// Its head.
+    pub head: AppendHead,
+    /// Its records.
+    pub records: Bytes,
 }
 
 /// What an ACK says of positions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Positions {
-    pub(super) stored: Seq,
-    pub(super) received: Seq,
-    pub(super) held: RangeSet,
+pub struct Positions {
+    /// Stored up to.
+    pub stored: Seq,
+    /// Received up to.
+    pub received: Seq,
+    /// Held back behind that.
+    pub held: RangeSet,
 }
 
 /// The faults played now.
 #[derive(Debug)]
-pub(super) struct Faults {
+pub struct Faults {
     once: Option<Duration>,
     every: Duration,
     fail_after: Option<FailRule>,
@@ -61,7 +67,7 @@ pub(super) struct Faults {
 
 impl Faults {
     /// No fault but a standing delay. `seed` drives the coin of `FAIL p=`.
-    pub(super) fn new(standing: Duration, seed: u64) -> Self {
+    pub fn new(standing: Duration, seed: u64) -> Self {
         Faults {
             once: None,
             every: standing,
@@ -78,20 +84,20 @@ impl Faults {
 
     /// These entries came and were answered with an error. An error is never an ACK: until they come
     /// again no ACK covers them, whatever else is acknowledged.
-    pub(super) fn withhold(&mut self, range: SeqRange) {
+    pub fn withhold(&mut self, range: SeqRange) {
         self.withheld.insert(range);
         self.withheld.remove_up_to(self.told.0);
     }
 
     /// These entries came, and no error is played: if they were withheld, this is the repetition.
-    pub(super) fn admit(&mut self, range: SeqRange) {
+    pub fn admit(&mut self, range: SeqRange) {
         if !self.withheld.is_empty() {
             self.withheld.remove(range);
         }
     }
 
     /// What may be acknowledged of what is here.
-    pub(super) fn acknowledge(&mut self, mut here: Positions) -> Positions {
+    pub fn acknowledge(&mut self, mut here: Positions) -> Positions {
         if let Some(first) = self.withheld.first() {
             // Nothing that was told is taken back: an ACK is cumulative.
             here.stored = here.stored.min(first.previous()).max(self.told.0);
@@ -103,13 +109,13 @@ impl Faults {
     }
 
     /// The master is told by a HELLO what is here: acknowledging begins anew.
-    pub(super) fn introduced(&mut self, stored: Seq) {
+    pub fn introduced(&mut self, stored: Seq) {
         self.withheld = RangeSet::default();
         self.told = (stored, stored);
     }
 
     /// A verb was given.
-    pub(super) fn set(&mut self, now: Time, fault: Fault) {
+    pub fn set(&mut self, now: Time, fault: Fault) {
         match fault {
             Fault::DelayOnce(duration) => self.once = Some(duration),
             Fault::DelayEvery(duration) => self.every = duration,
@@ -128,12 +134,12 @@ impl Faults {
     }
 
     /// Whether the master is answered nothing now.
-    pub(super) fn is_muted(&self, now: Time) -> bool {
+    pub fn is_muted(&self, now: Time) -> bool {
         self.muted_until.is_some_and(|until| now < until)
     }
 
     /// Whether a frame may need more than the plain road.
-    pub(super) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.once.is_none()
             && self.every.is_zero()
             && self.fail_after.is_none()
@@ -141,7 +147,7 @@ impl Faults {
     }
 
     /// Takes a frame that arrived: gives it back to be handled now, or keeps it for later.
-    pub(super) fn arrive(&mut self, now: Time, frame: Delayed) -> Option<Delayed> {
+    pub fn arrive(&mut self, now: Time, frame: Delayed) -> Option<Delayed> {
         let delay = self.once.take().unwrap_or(self.every);
         if delay.is_zero() {
             return Some(frame);
@@ -155,23 +161,28 @@ impl Faults {
     }
 
     /// The next frame whose time has come.
-    pub(super) fn take_due(&mut self, now: Time) -> Option<Delayed> {
+    pub fn take_due(&mut self, now: Time) -> Option<Delayed> {
         let entry = self.delayed.first_entry()?;
         (entry.key().0 <= now).then(|| entry.remove())
     }
 
+    /// Whether frames are kept for later.
+    pub fn is_delaying(&self) -> bool {
+        !self.delayed.is_empty()
+    }
+
     /// When the next delayed frame is due.
-    pub(super) fn next_due(&self) -> Option<Time> {
+    pub fn next_due(&self) -> Option<Time> {
         self.delayed.first_key_value().map(|((due, _), _)| *due)
     }
 
     /// The frames of a connection that ended are dropped.
-    pub(super) fn forget(&mut self, session: SessionId) {
+    pub fn forget(&mut self, session: SessionId) {
         self.delayed.retain(|_, frame| frame.session != session);
     }
 
     /// What is to happen to a frame that is handled now.
-    pub(super) fn fate(&mut self) -> Fate {
+    pub fn fate(&mut self) -> Fate {
         if draw(&mut self.fail_before, &mut self.random) {
             Fate::FailBefore
         } else if draw(&mut self.fail_after, &mut self.random) {

@@ -1,19 +1,22 @@
-//! How a secondary's driver aligns its log, gives entries out, mends what is damaged, and stops.
+//! How a secondary aligns its log, gives entries out, mends what is damaged, and stops.
 
 use tracing::{error, warn};
 
-use super::SecondaryDriver;
+use super::SecondaryNode;
 use crate::codes::RefuseCode;
 use crate::engine::SessionId;
 use crate::limits::{REPAIR_RETRY, REPAIR_WINDOW_BYTES_MAX, RUN_BYTES_MAX};
-use crate::runtime::link::{Kind, Link};
-use crate::runtime::node::NodeError;
-use crate::runtime::reads::Asked;
+use crate::node::event::Event;
+use crate::node::links::Link;
+use crate::node::machine::{DISK_LOOK_INTERVAL, Failure, Output};
+use crate::node::queue::Kind;
+use crate::node::reads::Asked;
+use crate::node::storage::Storage;
 use crate::store::{Run, Slice, StoreError};
 use crate::types::{Digest, Epoch, NodeIndex, PrefixId, Seq, SeqRange, Time};
 use crate::wire::codec;
 
-impl SecondaryDriver {
+impl<S: Storage> SecondaryNode<S> {
     /// The master says where our logs part.
     pub(super) fn align(&mut self, now: Time, session: SessionId, align: codec::Align) {
         let last = Seq::new(align.last);
@@ -22,20 +25,21 @@ impl SecondaryDriver {
             digest: Digest::new(align.last_digest),
         };
         // Nothing leaves the log that cannot be kept. The master asks again.
-        let bytes = self.node.log.bytes_after(last) as usize; // Less than a disk has.
-        if last < self.engine.written() && self.log.store().room_for(bytes).is_err() {
+        let bytes = self.log.bytes_after(last) as usize; // Less than a disk has.
+        if last < self.engine.written() && self.storage.room_for(bytes).is_err() {
             self.no_room_aside = Some(bytes);
             let reason = "no room on this node's disk to keep aside what differs: make room there";
             return self.closed(session, Some(RefuseCode::Busy), reason);
         }
         self.no_room_aside = None;
-        let ours = self.node.log.prefix_id(last);
+        let ours = self.log.prefix_id(last);
         let answer = self.engine.handle_align(session, last, theirs, ours);
         self.carry_out(now, None);
+        self.events.push(Event::Aligned { last, agreed: answer });
         if answer {
             self.answer_hello(now, session);
         } else {
-            error!(id = %self.node.id, seq = %last, "this log contradicts its master's below the commit position; nothing is deleted, and this node is not counted");
+            error!(id = %self.about.id, seq = %last, "this log contradicts its master's below the commit position; nothing is deleted, and this node is not counted");
         }
     }
 
@@ -45,7 +49,7 @@ impl SecondaryDriver {
             return self.carry_out(now, None);
         }
         // What a master does not take is not read for it, or it would pile up here.
-        if self.links.get(&session).is_some_and(Link::has_entries_waiting) {
+        if self.links.get(&session).is_some_and(Link::is_stuck) {
             let reason = "a FETCH before the answer to the one before was taken";
             return self.closed(session, Some(RefuseCode::BadFrame), reason);
         }
@@ -53,17 +57,15 @@ impl SecondaryDriver {
         let range = SeqRange::new(Seq::new(fetch.first), end);
         let epoch = self.engine.epoch();
         let asked = Asked { range, bytes_max: RUN_BYTES_MAX, again: false, epoch };
-        if self.node.log.is_cold(range.first) {
-            return self.reads.start(
-                (&self.node.log, &self.node.driver),
-                NodeIndex::MASTER,
-                session,
-                asked,
-            );
+        if self.log.is_cold(range.first) {
+            if let Some((session, asked)) = self.reads.start(session, asked) {
+                self.outputs.push(Output::Read { peer: NodeIndex::MASTER, session, asked });
+            }
+            return;
         }
         let slice = match range.first {
             Seq::ZERO => Slice::default(),
-            _ => self.node.log.read(range, asked.bytes_max),
+            _ => self.log.read(range, asked.bytes_max),
         };
         self.give_out(now, session, asked, slice);
     }
@@ -76,26 +78,27 @@ impl SecondaryDriver {
             count: slice.range.map_or(0, |range| range.len()) as u32, // At most RUN_ENTRIES_MAX.
         };
         let frame = codec::encode_fetched(&head, slice.pieces);
-        if !self.faults.is_muted(now)
-            && let Some(link) = self.links.get_mut(&session)
-        {
-            link.push_frame(Kind::Entries(asked.range.end), frame);
-            self.flush(session);
-        }
+        self.push_frame(now, session, Kind::Entries(asked.range.end), frame);
     }
 
     /// Hears what the disk has to say.
     pub(super) fn hear_disk(&mut self, now: Time) {
-        if let Some(reason) = self.news.failed() {
-            self.failed = Some(NodeError::SyncFailed(reason));
+        if let Some(reason) = self.storage.sync_failure() {
+            self.failure = Some(Failure::SyncFailed(reason));
             return;
         }
-        if let Err(error) = self.log.look_at_home(&self.node.id) {
-            return self.fail(error);
+        match self.storage.look_at_home() {
+            Ok(notes) => {
+                for note in notes {
+                    warn!(id = %self.about.id, note, "somebody changed the data directory of a running node");
+                }
+            }
+            Err(error) => return self.fail(error),
         }
+        self.look_at = now.after(DISK_LOOK_INTERVAL);
         self.note_damage(now);
         self.look_for_room(now);
-        let stored = self.log.store_mut().make_durable(self.engine.written());
+        let stored = self.storage.make_durable(self.engine.written());
         if stored > self.engine.stored() {
             self.engine.handle_stored(stored);
         }
@@ -105,8 +108,8 @@ impl SecondaryDriver {
     fn look_for_room(&mut self, now: Time) {
         let refused = self.engine.lacks_room();
         let wanted = refused.max(self.no_room_aside).unwrap_or(0);
-        let shortage = self.log.store().room_for(wanted).err();
-        self.room.note(now, &self.node.id, shortage);
+        let shortage = self.storage.room_for(wanted).err();
+        self.room.note(now, &self.about.id, shortage);
         if shortage.is_none() {
             self.no_room_aside = None;
         }
@@ -119,20 +122,19 @@ impl SecondaryDriver {
 
     /// Tells the engine what of the log cannot be read.
     fn note_damage(&mut self, now: Time) {
-        for (range, why) in self.news.take_damage() {
-            error!(id = %self.node.id, seq = %range, why, "part of the log is damaged; the master sends it again");
+        for (range, why) in self.storage.take_found_damage() {
+            error!(id = %self.about.id, seq = %range, why, "part of the log is damaged; the master sends it again");
         }
-        self.engine.handle_damage(self.log.store().damage().first().copied());
+        self.engine.handle_damage(self.storage.damage().first().copied());
         self.carry_out(now, None);
     }
 
-    /// Mends what is damaged with what the master sends again, as much at once as it sends without
+    /// Repairs what is damaged with what the master sends again, as much at once as it sends without
     /// hearing of it. Answers whether the run lies in what is damaged: then it is no other news.
     pub(super) fn mends(&mut self, now: Time, session: SessionId, run: &Run) -> bool {
-        let store = self.log.store();
-        let Some(damage) = store.damage().first().copied() else { return false };
+        let Some(damage) = self.storage.damage().first().copied() else { return false };
         let range = run.range();
-        if damage.first > store.bounds().last || damage.intersection(range).is_empty() {
+        if damage.first > self.storage.bounds().last || damage.intersection(range).is_empty() {
             return false; // What is missing at the end the engine appends like any other.
         }
         if self.mending.0.replace(session) != Some(session) {
@@ -162,11 +164,15 @@ impl SecondaryDriver {
         let runs = std::mem::take(&mut self.mending.1);
         let Some(run) = Run::concat(&runs) else { return };
         let range = run.range();
-        match self.log.store_mut().repair(run) {
-            Ok(()) => warn!(id = %self.node.id, seq = %range, "repaired from the master"),
+        match self.storage.repair(run) {
+            Ok(()) => {
+                warn!(id = %self.about.id, seq = %range, "repaired from the master");
+                self.events.push(Event::Repaired(range));
+            }
             Err(error @ StoreError::Failed { .. }) => self.fail(error),
             Err(error) => {
-                warn!(id = %self.node.id, seq = %range, %error, "not repaired");
+                warn!(id = %self.about.id, seq = %range, %error, "not repaired");
+                self.events.push(Event::NotRepaired(range));
                 if error == StoreError::Full {
                     self.repair_at = now.after(REPAIR_RETRY);
                 }

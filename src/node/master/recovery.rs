@@ -1,14 +1,16 @@
-//! How the master's driver carries out a start, an adoption and a repair.
+//! How a master carries out a start, an adoption and a repair.
 
 use bytes::Bytes;
 use tracing::{debug, info, warn};
 
-use super::MasterDriver;
+use super::MasterNode;
 use crate::codes::RefuseCode;
 use crate::engine::{Refused, Reign, SessionId};
 use crate::gateway::Refusal;
 use crate::limits::REPAIR_BYTES_MAX;
-use crate::runtime::link::Kind;
+use crate::node::event::Event;
+use crate::node::queue::Kind;
+use crate::node::storage::Storage;
 use crate::store::{Identity, Run, StoreError};
 use crate::types::{LogId, NodeIndex, Seq, SeqRange, Time};
 use crate::wire::{Message, codec};
@@ -23,6 +25,19 @@ pub(super) struct Mending {
     bytes: usize,
 }
 
+/// What was said in the log, so that it is said once.
+#[derive(Default)]
+pub(super) struct Notes {
+    /// Who was last said to be waited for.
+    awaited: String,
+    /// A loss that was accepted beyond the log.
+    beyond: Option<(Seq, Seq)>,
+    /// Logs that are not one.
+    rivals: String,
+    /// Answers that prove nothing.
+    doubtful: Option<Seq>,
+}
+
 impl Mending {
     /// The first entry that is still to come.
     fn next(&self) -> Option<Seq> {
@@ -34,43 +49,45 @@ impl Mending {
     }
 }
 
-impl MasterDriver {
+impl<S: Storage> MasterNode<S> {
     /// Asks for entries, as a tail to adopt or to mend what is damaged.
-    pub(super) fn fetch(&mut self, now: Time, from: NodeIndex, range: SeqRange) {
+    pub(super) fn fetch(&mut self, from: NodeIndex, range: SeqRange) {
         if self.engine.reign() == Reign::Leading {
             self.mending.clear();
             self.mending.range = Some(range);
         }
-        self.ask_for(now, from, range);
+        self.ask_for(from, range);
     }
 
-    fn ask_for(&mut self, now: Time, from: NodeIndex, range: SeqRange) {
+    fn ask_for(&mut self, from: NodeIndex, range: SeqRange) {
         let (epoch, first, last) = (self.engine.epoch(), range.first, range.last());
         let fetch =
             codec::Fetch { epoch: epoch.number(), first: first.number(), last: last.number() };
-        self.push(now, from, Kind::Control, &Message::Fetch(fetch));
+        self.push(from, Kind::Control, &Message::Fetch(fetch));
     }
 
     /// Writes down what must never be forgotten.
     pub(super) fn keep(&mut self, identity: Identity) {
-        if let Err(error) = self.log.store_mut().set_identity(identity) {
+        let epoch = identity.epoch;
+        let kept = self.storage.set_identity(identity);
+        self.events.push(Event::Kept { epoch, done: kept.is_ok() });
+        if let Err(error) = kept {
             self.fail(error);
         }
     }
 
     pub(super) fn set_aside(&mut self, from: Seq) {
-        match self
-            .log
-            .store_mut()
-            .set_aside(from, "the log that is adopted has other entries there")
-        {
-            Ok(count) => warn!(seq = %from, count, "entries moved aside"),
+        match self.storage.set_aside(from, "the log that is adopted has other entries there") {
+            Ok(count) => {
+                warn!(seq = %from, count, "entries moved aside");
+                self.events.push(Event::SetAside { from });
+            }
             Err(error) => self.fail(error),
         }
     }
 
-    pub(super) fn align(&mut self, now: Time, to: NodeIndex, session: SessionId, last: Seq) {
-        let Some(id) = self.node.log.prefix_id(last) else {
+    pub(super) fn align(&mut self, to: NodeIndex, session: SessionId, last: Seq) {
+        let Some(id) = self.log.prefix_id(last) else {
             // It became unreadable a moment ago: judged again with the next introduction.
             let reason = format!("entry {last}, where its log differs, cannot be read");
             return self.disconnected(to, session, Some(RefuseCode::Diverged), reason);
@@ -85,7 +102,7 @@ impl MasterDriver {
             last_epoch: id.epoch.number(),
             last_digest: id.digest.value(),
         };
-        self.push(now, to, Kind::Control, &Message::Align(align));
+        self.push(to, Kind::Control, &Message::Align(align));
     }
 
     /// Entries that were asked for: to be adopted, or to mend what is damaged.
@@ -99,7 +116,7 @@ impl MasterDriver {
     ) {
         let first = Seq::new(head.first);
         let adopting = matches!(self.engine.reign(), Reign::Adopting { .. });
-        let bounds = self.log.store().bounds();
+        let bounds = self.storage.bounds();
         let expected = if adopting { Some(bounds.last.next()) } else { self.mending.next() };
         if !adopting && expected != Some(first) {
             // The answer to what was asked for before more damage was found.
@@ -107,7 +124,7 @@ impl MasterDriver {
         }
         let before = match self.mending.runs.last().filter(|_| !adopting) {
             Some(last) => Some(last.tail()),
-            None => self.node.log.prefix_id(first.previous()),
+            None => self.log.prefix_id(first.previous()),
         };
         let (count, epoch) = (u64::from(head.count), self.engine.epoch());
         let run = before
@@ -121,13 +138,16 @@ impl MasterDriver {
         };
         if adopting {
             let (range, tail) = (run.range(), run.tail());
-            if self.log.store().room_for(run.len_bytes()).is_err() {
+            if self.storage.room_for(run.len_bytes()).is_err() {
                 // Nothing is lost: what was not taken is asked for again, on a new connection.
                 return debug!(seq = %range, "no room to adopt");
             }
             debug!(seq = %range, "adopted");
-            match self.log.store_mut().append(run) {
-                Ok(()) => self.engine.handle_adopted(now, range.last(), tail.epoch),
+            match self.storage.append(run) {
+                Ok(()) => {
+                    self.events.push(Event::Adopted(range));
+                    self.engine.handle_adopted(now, range.last(), tail.epoch);
+                }
                 Err(error) => self.fail(error),
             }
         } else {
@@ -143,20 +163,22 @@ impl MasterDriver {
         self.mending.runs.push(run);
         if end < asked.end && self.mending.bytes < REPAIR_BYTES_MAX {
             self.engine.handle_fetched_part(from, session);
-            return self.ask_for(now, from, SeqRange::new(end, asked.end));
+            return self.ask_for(from, SeqRange::new(end, asked.end));
         }
         let Some(run) = Run::concat(&self.mending.runs) else { return };
         self.mending.clear();
         let range = run.range();
-        match self.log.store_mut().repair(run) {
+        match self.storage.repair(run) {
             Ok(()) => {
                 warn!(seq = %range, "repaired from a secondary");
+                self.events.push(Event::Repaired(range));
                 self.engine.handle_damage(self.damage());
             }
             // How much of it is on disk is not known: nobody may go on with such a log.
             Err(error @ StoreError::Failed { .. }) => self.fail(error),
             Err(error) => {
                 warn!(seq = %range, %error, "not repaired");
+                self.events.push(Event::NotRepaired(range));
                 self.engine.handle_repair_failed(now, from, session);
             }
         }
@@ -165,11 +187,11 @@ impl MasterDriver {
     /// Says for whom a start waits, when that changes.
     pub(super) fn note_awaited(&mut self) {
         let awaited = self.awaited();
-        if awaited != self.awaited_noted {
+        if awaited != self.notes.awaited {
             if !awaited.is_empty() {
                 info!(epoch = %self.engine.epoch(), awaited, "recovering: waits for answers");
             }
-            self.awaited_noted = awaited;
+            self.notes.awaited = awaited;
         }
         self.note_accepted_beyond();
         self.note_rivals();
@@ -179,7 +201,7 @@ impl MasterDriver {
     /// Says once that everybody answered in vain, and what an operator can do.
     fn note_doubtful(&mut self) {
         let doubtful = self.engine.doubtful();
-        if doubtful != self.doubtful_noted {
+        if doubtful != self.notes.doubtful {
             if let Some(last) = doubtful {
                 warn!(
                     seq = %last, awaited = self.awaited(),
@@ -188,14 +210,14 @@ impl MasterDriver {
                      what there is"
                 );
             }
-            self.doubtful_noted = doubtful;
+            self.notes.doubtful = doubtful;
         }
     }
 
     /// Says once that the loss that was accepted is not one that can be led with.
     fn note_accepted_beyond(&mut self) {
         let beyond = self.engine.accepted_beyond();
-        if beyond != self.beyond_noted {
+        if beyond != self.notes.beyond {
             if let Some((accepted, last)) = beyond {
                 warn!(
                     %accepted, seq = %last,
@@ -204,7 +226,7 @@ impl MasterDriver {
                      the others"
                 );
             }
-            self.beyond_noted = beyond;
+            self.notes.beyond = beyond;
         }
     }
 
@@ -215,7 +237,7 @@ impl MasterDriver {
             format!("{} {}", self.peers[at.as_usize() - 1].id, holding(log_id, last))
         });
         let held = held.collect::<Vec<_>>().join(", ");
-        if held != self.rivals_noted {
+        if held != self.notes.rivals {
             if !held.is_empty() {
                 warn!(
                     held,
@@ -223,7 +245,7 @@ impl MasterDriver {
                      of the wrong one out of the roster, and empty none before you know which is right"
                 );
             }
-            self.rivals_noted = held;
+            self.notes.rivals = held;
         }
     }
 
@@ -246,7 +268,7 @@ impl MasterDriver {
             }
             _ => match (refused, self.engine.doubtful()) {
                 (Refused::Recovering, Some(last)) => Refusal::doubtful(last),
-                _ => Refusal::of(refused, self.roster.len(), self.cluster.quorum),
+                _ => Refusal::of(refused, self.roster.len(), self.engine.config().quorum),
             },
         }
     }

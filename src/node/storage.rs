@@ -1,0 +1,96 @@
+//! What a node needs of its log beside the entries.
+
+use tracing::warn;
+
+use super::machine::Failure;
+use crate::engine::OwnLog;
+use crate::engine::secondary::Holdings;
+use crate::store::{LogStore, StoreError};
+use crate::types::{Seq, SeqRange};
+
+/// A node's log with its disk. Calls return at once but where the trait says otherwise; what takes time
+/// is done elsewhere and told by whoever carries the node with [`super::Machine::begin_turn`].
+pub trait Storage: LogStore {
+    /// Whether there is a disk that may be full, fail or be found damaged.
+    fn is_disk(&self) -> bool;
+
+    /// `memory` or `disk`, as STATUS says it.
+    fn kind(&self) -> &'static str {
+        if self.is_disk() { "disk" } else { "memory" }
+    }
+
+    /// The fsync policy's name; empty in memory.
+    fn fsync(&self) -> &'static str;
+
+    /// Whether, when it was opened, it held all that it ever said it did.
+    fn was_whole(&self) -> bool;
+
+    /// Syncs everything before it returns, for the rare moment before a promise. Answers what is
+    /// stored.
+    fn sync_now(&mut self) -> Seq;
+
+    /// Why a sync failed, if one did.
+    fn sync_failure(&self) -> Option<String>;
+
+    /// What turned out to be unreadable since the last call, and why.
+    fn take_found_damage(&mut self) -> Vec<(SeqRange, String)>;
+
+    /// Looks whether the log is where it was, and answers what had to be put back.
+    ///
+    /// # Errors
+    /// It is not, or not usable any more: the node must end.
+    fn look_at_home(&mut self) -> Result<Vec<String>, StoreError>;
+
+    /// Files with entries that were moved aside.
+    fn aside_files(&self) -> u64;
+}
+
+/// What cannot be read, as STATUS says it; empty if all can.
+pub fn damaged(storage: &impl Storage) -> String {
+    storage.damage().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// What a master's engine must know of the log it starts with.
+pub fn own_log(storage: &impl Storage) -> OwnLog {
+    let (bounds, identity) = (storage.bounds(), storage.identity());
+    OwnLog {
+        log_id: identity.log_id,
+        epoch: identity.epoch,
+        last: bounds.last,
+        tail_epoch: bounds.tail.epoch,
+        settled: identity.settled,
+        commit: identity.commit,
+        whole: storage.was_whole(),
+    }
+}
+
+/// What a secondary's engine must know of the log it starts with.
+pub fn holdings(storage: &impl Storage) -> Holdings {
+    let (bounds, identity) = (storage.bounds(), storage.identity());
+    Holdings {
+        log_id: identity.log_id,
+        epoch: identity.epoch,
+        run_id: identity.run_id,
+        last: bounds.last,
+        tail: bounds.tail,
+        settled: identity.settled,
+        commit: identity.commit,
+        vouches: storage.was_whole(),
+    }
+}
+
+/// Leaves a log so that the next start knows that nothing is missing, and how far it was committed.
+///
+/// # Errors
+/// The disk failed the last sync, or does not take what is to be kept.
+pub fn leave(storage: &mut impl Storage, commit: Seq) -> Result<(), Failure> {
+    let mut identity = storage.identity().clone();
+    identity.commit = commit;
+    match storage.set_identity(identity) {
+        Ok(()) => {}
+        Err(error @ StoreError::Failed { .. }) => return Err(error.into()),
+        Err(error) => warn!(%error, "the commit position was not kept"),
+    }
+    storage.close();
+    storage.sync_failure().map_or(Ok(()), |reason| Err(Failure::SyncFailed(reason)))
+}
