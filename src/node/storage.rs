@@ -2,11 +2,11 @@
 
 use tracing::warn;
 
-use super::machine::Failure;
+use super::machine::{DISK_LOOK_INTERVAL, Failure};
 use crate::engine::OwnLog;
 use crate::engine::secondary::Holdings;
 use crate::store::{LogStore, StoreError};
-use crate::types::{Seq, SeqRange};
+use crate::types::{NodeId, Seq, SeqRange, Time};
 
 /// A node's log with its disk. Calls return at once but where the trait says otherwise; what takes time
 /// is done elsewhere and told by whoever carries the node with [`super::Machine::begin_turn`].
@@ -77,6 +77,30 @@ pub fn holdings(storage: &impl Storage) -> Holdings {
         commit: identity.commit,
         vouches: storage.was_whole(),
     }
+}
+
+/// Hears whether a node's disk still works, and once in a while whether the log is where it was: `look_at`
+/// is when that is due.
+///
+/// # Errors
+/// The node cannot go on.
+pub fn hear(
+    storage: &mut impl Storage,
+    id: &NodeId,
+    now: Time,
+    look_at: &mut Time,
+) -> Result<(), Failure> {
+    if let Some(reason) = storage.sync_failure() {
+        return Err(Failure::SyncFailed(reason));
+    }
+    if now < *look_at {
+        return Ok(());
+    }
+    *look_at = now.after(DISK_LOOK_INTERVAL);
+    for note in storage.look_at_home()? {
+        warn!(%id, note, "somebody changed the data directory of a running node");
+    }
+    Ok(())
 }
 
 /// Leaves a log so that the next start knows that nothing is missing, and how far it was committed.

@@ -4,12 +4,13 @@
 //! the answers, one message per connection. No rule of replication is in here.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use super::alarm::Alarm;
 use super::clock::unix_ms;
 use super::dial::{connect, dead_after};
 use super::error::NodeError;
@@ -86,21 +87,20 @@ impl Driver {
         let mut batch = Vec::with_capacity(INPUTS_PER_TURN);
         let mut stopping = false;
         let news = self.news.clone();
+        // What is waited for is registered once and not with each turn: a turn may be one entry.
+        let mut ended = pin!(end.cancelled());
+        let mut stopped = pin!(stop.cancelled());
+        let mut told = pin!(news.changed());
+        let mut alarm = pin!(Alarm::new());
         // Alone, a master leads at once, and nobody who waits for that should wait for an input.
         self.turn(&mut batch)?;
         loop {
             let due = self.carried.machine().poll_timeout();
-            let due = due.map(|due| self.node.clock.instant(due));
-            let sleep = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
+            alarm.as_mut().set_by(due.map(|due| self.node.clock.instant(due)));
             tokio::select! {
                 biased;
-                () = end.cancelled() => return Ok(self.carried.machine().leave()?),
-                () = stop.cancelled(), if !stopping => {
+                () = &mut ended => return Ok(self.carried.machine().leave()?),
+                () = &mut stopped, if !stopping => {
                     stopping = true;
                     if let Carried::Master(node) = &mut self.carried {
                         node.handle_stop();
@@ -111,8 +111,8 @@ impl Driver {
                         return Ok(());
                     }
                 }
-                () = news.changed() => {}
-                () = sleep => {}
+                () = &mut told => told.set(news.changed()),
+                () = alarm.as_mut() => {}
             }
             self.turn(&mut batch)?;
         }
@@ -130,9 +130,15 @@ impl Driver {
             }
         }
         loop {
-            while self.carried.machine().step(now) {}
-            let Some(output) = self.carried.machine().poll_output() else { break };
-            self.carry_out(now, output);
+            let more = self.carried.machine().step(now);
+            let mut any = false;
+            while let Some(output) = self.carried.machine().poll_output() {
+                self.carry_out(now, output);
+                any = true;
+            }
+            if !more && !any {
+                break;
+            }
         }
         self.count(now);
         self.deliver_replies();

@@ -5,6 +5,7 @@
 //! cores and several nodes a hop between tasks that costs no system call is worth more than a second
 //! thread.
 
+mod alarm;
 mod clock;
 mod dev;
 mod dial;

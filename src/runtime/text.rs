@@ -472,14 +472,15 @@ impl TextSession {
                     self.out.advance(count);
                     self.node.metrics.traffic(Kind::Gateway).sent.inc_by(count as u64);
                     wrote = true;
-                    self.progress = Instant::now();
+                    if !self.out.is_empty() {
+                        self.progress = Instant::now();
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(wrote),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.progress = Instant::now();
         Ok(wrote)
     }
 }

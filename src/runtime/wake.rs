@@ -1,5 +1,6 @@
 //! What a client's connection wakes up for, whichever door it came through.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -7,6 +8,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::inbox::Node;
 use super::metrics::{Kind, Traffic};
@@ -20,7 +22,8 @@ pub(super) struct Wakes {
     read: OwnedReadHalf,
     replies: mpsc::Receiver<Vec<Reply>>,
     view: watch::Receiver<View>,
-    stop: tokio_util::sync::CancellationToken,
+    /// Registered once, and not with each thing that is waited for.
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     stopping: bool,
     traffic: Traffic,
     input_max: usize,
@@ -70,7 +73,7 @@ impl Wakes {
             read,
             replies,
             view: node.view.clone(),
-            stop: node.stop.clone(),
+            stop: Box::pin(node.stop.clone().cancelled_owned()),
             stopping: false,
             traffic: node.metrics.traffic(kind).clone(),
             input_max: node.limits.output_max,
@@ -91,15 +94,12 @@ impl Wakes {
         wait: WaitFor,
     ) -> Wake {
         let (blocked, tailing) = (wait.room_by.is_some(), wait.entries_by.is_some());
-        // Where nothing is waited for, the branch is off and its time means nothing.
-        let room_by = wait.room_by.unwrap_or_else(Instant::now);
-        let entries_by = wait.entries_by.unwrap_or_else(Instant::now);
         let has_room = self.room.of(wait.unfinished.filter(|_| !self.stopping));
         let reading = wait.input && has_room && !self.stopping;
         reserve_for_read(input);
         tokio::select! {
             biased;
-            () = self.stop.cancelled(), if !self.stopping => {
+            () = &mut self.stop, if !self.stopping => {
                 self.stopping = true;
                 // What has arrived is still answered.
                 while input.len() < self.input_max
@@ -129,14 +129,22 @@ impl Wakes {
                 if there_is { Wake::Ready } else { Wake::Unfinished(self.room.held_for()) }
             }
             _ = self.view.changed(), if tailing => Wake::Ready,
-            () = sleep_until(entries_by), if tailing => Wake::Idle,
-            () = sleep_until(room_by), if blocked => Wake::Stalled,
+            () = until(wait.entries_by), if tailing => Wake::Idle,
+            () = until(wait.room_by), if blocked => Wake::Stalled,
         }
     }
 
     /// The receiving half, for the farewell.
     pub(super) fn into_read_half(self) -> OwnedReadHalf {
         self.read
+    }
+}
+
+/// Comes back then; never, where nothing is waited for.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -262,7 +262,7 @@ impl WireSession {
             let written = before - self.out.bytes();
             let wrote = written > 0;
             self.node.metrics.traffic(metrics::Kind::Wire).sent.inc_by(written as u64);
-            if all || wrote {
+            if wrote && !all {
                 self.progress = Instant::now();
             }
             // Output that left makes room for more of a list or read that waited for it.

@@ -1,11 +1,10 @@
 //! What a master writes into its log, and what it hears of its disk.
 
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::MasterNode;
 use crate::node::event::Event;
-use crate::node::machine::{DISK_LOOK_INTERVAL, Failure};
-use crate::node::storage::Storage;
+use crate::node::storage::{Storage, hear};
 use crate::store::RunBuilder;
 use crate::types::{SeqRange, Time};
 
@@ -40,19 +39,11 @@ impl<S: Storage> MasterNode<S> {
 
     /// Hears what the disk has to say, and whether it has room.
     pub(super) fn hear_disk(&mut self, now: Time) {
-        if let Some(reason) = self.storage.sync_failure() {
-            self.failure = Some(Failure::SyncFailed(reason));
+        let heard = hear(&mut self.storage, &self.about.id, now, &mut self.look_at);
+        if let Err(failure) = heard {
+            self.failure = Some(failure);
             return;
         }
-        match self.storage.look_at_home() {
-            Ok(notes) => {
-                for note in notes {
-                    warn!(id = %self.about.id, note, "somebody changed the data directory of a running node");
-                }
-            }
-            Err(error) => return self.fail(error),
-        }
-        self.look_at = now.after(DISK_LOOK_INTERVAL);
         self.note_damage();
         let shortage = self.storage.room_for(0).err();
         self.engine.handle_room(shortage);

@@ -38,6 +38,16 @@ pub(super) struct Notes {
     doubtful: Option<Seq>,
 }
 
+impl Notes {
+    /// Whether nothing was said that is not over.
+    fn are_over(&self) -> bool {
+        self.awaited.is_empty()
+            && self.beyond.is_none()
+            && self.rivals.is_empty()
+            && self.doubtful.is_none()
+    }
+}
+
 impl Mending {
     /// The first entry that is still to come.
     fn next(&self) -> Option<Seq> {
@@ -186,6 +196,9 @@ impl<S: Storage> MasterNode<S> {
 
     /// Says for whom a start waits, when that changes.
     pub(super) fn note_awaited(&mut self) {
+        if self.engine.reign() == Reign::Leading && self.notes.are_over() {
+            return; // With each turn, and nobody is waited for.
+        }
         let awaited = self.awaited();
         if awaited != self.notes.awaited {
             if !awaited.is_empty() {

@@ -8,10 +8,10 @@ use crate::engine::SessionId;
 use crate::limits::{REPAIR_RETRY, REPAIR_WINDOW_BYTES_MAX, RUN_BYTES_MAX};
 use crate::node::event::Event;
 use crate::node::links::Link;
-use crate::node::machine::{DISK_LOOK_INTERVAL, Failure, Output};
+use crate::node::machine::Output;
 use crate::node::queue::Kind;
 use crate::node::reads::Asked;
-use crate::node::storage::Storage;
+use crate::node::storage::{Storage, hear};
 use crate::store::{Run, Slice, StoreError};
 use crate::types::{Digest, Epoch, NodeIndex, PrefixId, Seq, SeqRange, Time};
 use crate::wire::codec;
@@ -83,19 +83,11 @@ impl<S: Storage> SecondaryNode<S> {
 
     /// Hears what the disk has to say.
     pub(super) fn hear_disk(&mut self, now: Time) {
-        if let Some(reason) = self.storage.sync_failure() {
-            self.failure = Some(Failure::SyncFailed(reason));
+        let heard = hear(&mut self.storage, &self.about.id, now, &mut self.look_at);
+        if let Err(failure) = heard {
+            self.failure = Some(failure);
             return;
         }
-        match self.storage.look_at_home() {
-            Ok(notes) => {
-                for note in notes {
-                    warn!(id = %self.about.id, note, "somebody changed the data directory of a running node");
-                }
-            }
-            Err(error) => return self.fail(error),
-        }
-        self.look_at = now.after(DISK_LOOK_INTERVAL);
         self.note_damage(now);
         self.look_for_room(now);
         let stored = self.storage.make_durable(self.engine.written());
