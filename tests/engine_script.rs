@@ -131,6 +131,9 @@ struct MasterSide {
     disk: bool,
     flush: bool,
     readable: bool,
+    /// What is to be sent must be read from disk first, which a `read` says it was.
+    cold: bool,
+    reading: BTreeMap<NodeIndex, (SeqRange, usize, bool)>,
     /// Sent and not flushed: frames and the last entry.
     unflushed: BTreeMap<NodeIndex, (usize, Seq)>,
     /// Who answers every heartbeat at once; these heartbeats are not shown.
@@ -182,6 +185,8 @@ impl MasterSide {
             disk: true,
             flush: true,
             readable: true,
+            cold: false,
+            reading: BTreeMap::new(),
             unflushed: BTreeMap::new(),
             answering: BTreeSet::new(),
             out: String::new(),
@@ -196,6 +201,17 @@ impl MasterSide {
             "disk" => self.disk = command.has("on"),
             "flush" => self.flush = command.has("on"),
             "readable" => self.readable = command.has("on"),
+            "cold" => self.cold = command.has("on"),
+            "read" => {
+                let (to, session) = (command.node(), self.session(command));
+                let epoch = command.number("epoch").map_or(self.engine.epoch(), Epoch::new);
+                let (range, bytes_max, again) = self.reading.remove(&to).expect("it was asked for");
+                if self.engine.handle_read(to, session, epoch) {
+                    self.send(to, session, range, bytes_max, again);
+                } else {
+                    self.line(&name(to), "not sent", &range.first);
+                }
+            }
             "answering" => {
                 self.answering = command.words[1..].iter().map(|name| node(name)).collect();
             }
@@ -402,6 +418,10 @@ impl MasterSide {
                 Effect::Send { to, session, range, .. } if !self.readable => {
                     self.line(&name(to), "unreadable", &range.first);
                     self.engine.handle_unreadable(to, session);
+                }
+                Effect::Send { to, range, bytes_max, again, .. } if self.cold => {
+                    self.line(&name(to), "reads", &range);
+                    self.reading.insert(to, (range, bytes_max, again));
                 }
                 Effect::Send { to, session, range, bytes_max, again } => {
                     self.send(to, session, range, bytes_max, again);

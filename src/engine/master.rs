@@ -488,6 +488,22 @@ impl Master {
         }
     }
 
+    /// What `Effect::Send` asked for in `epoch` was read, which took a while. Answers whether it is still
+    /// to be sent: not on another connection or in another epoch, nor to a secondary that has become
+    /// unhealthy, to which all is sent when it speaks again.
+    pub fn handle_read(&mut self, to: NodeIndex, session: SessionId, epoch: Epoch) -> bool {
+        let current = epoch == self.epoch;
+        let progress = self.progress(to);
+        if progress.link != Link::Following(session) || !current {
+            return false;
+        }
+        let paused = progress.health.health() == Health::Unhealthy;
+        if paused {
+            progress.handle_unsent();
+        }
+        !paused
+    }
+
     /// What `Effect::Send` asked for cannot be read: it is tried again with a heartbeat. The connection
     /// stays, for what is damaged may have to come by it.
     pub fn handle_unreadable(&mut self, to: NodeIndex, session: SessionId) {

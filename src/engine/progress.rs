@@ -431,6 +431,11 @@ impl Progress {
         (self.sending, self.unreadable) = (false, true);
     }
 
+    /// What was asked for is not sent after all.
+    pub fn handle_unsent(&mut self) {
+        self.sending = false;
+    }
+
     /// What could not be read is tried again.
     pub fn try_reading(&mut self) {
         self.unreadable = false;

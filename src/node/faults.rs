@@ -99,9 +99,14 @@ impl Faults {
     /// What may be acknowledged of what is here.
     pub fn acknowledge(&mut self, mut here: Positions) -> Positions {
         if let Some(first) = self.withheld.first() {
-            // Nothing that was told is taken back: an ACK is cumulative.
+            // Nothing that was told is taken back: an ACK is cumulative. And what was told to be received is
+            // not in the way of what came behind it: the master repeats it only when all is received.
             here.stored = here.stored.min(first.previous()).max(self.told.0);
-            here.received = here.received.min(first.previous()).max(self.told.1);
+            let untold = self.withheld.iter().find(|range| range.last() > self.told.1);
+            if let Some(untold) = untold {
+                let end = untold.first.max(self.told.1.next());
+                here.received = here.received.min(end.previous());
+            }
             self.withheld.iter().for_each(|range| here.held.remove(range));
         }
         self.told = (here.stored, here.received);
@@ -242,6 +247,22 @@ mod tests {
         assert_eq!(faults.acknowledge(here(12, 12, &[])), here(5, 5, &[]));
         faults.admit(range(6, 12));
         assert_eq!(faults.acknowledge(here(12, 12, &[])), here(12, 12, &[]));
+    }
+
+    /// Entries that were received and are not stored come again and fail, and so do later ones. The master
+    /// repeats what it does not know to be received first: had it to wait for the others, for ever.
+    #[test]
+    fn what_was_told_to_be_received_keeps_nothing_behind_it_from_being_received() {
+        let mut faults = Faults::new(Duration::ZERO, 1);
+        faults.introduced(Seq::ZERO);
+        assert_eq!(faults.acknowledge(here(0, 4, &[])), here(0, 4, &[]));
+        faults.withhold(range(1, 4));
+        faults.withhold(range(5, 8));
+        assert_eq!(faults.acknowledge(here(8, 8, &[])), here(0, 4, &[]));
+        faults.admit(range(5, 8));
+        assert_eq!(faults.acknowledge(here(8, 8, &[])), here(0, 8, &[]));
+        faults.admit(range(1, 4));
+        assert_eq!(faults.acknowledge(here(8, 8, &[])), here(8, 8, &[]));
     }
 
     #[test]

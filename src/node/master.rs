@@ -386,7 +386,7 @@ impl<S: Storage> Machine for MasterNode<S> {
         if let Some((session, asked)) = self.peer(peer).reads.done() {
             self.outputs.push(Output::Read { peer, session, asked });
         }
-        if self.peer_of(session) == Some(peer) && asked.epoch == self.engine.epoch() {
+        if self.engine.handle_read(peer, session, asked.epoch) {
             self.send_slice(now, peer, session, asked, slice);
         }
     }

@@ -134,7 +134,9 @@ impl<S: Storage> SecondaryNode<S> {
         }
         let next = self.mending.1.last().map_or(damage.first, |last| last.range().end);
         let part = run.clone().split_from(next).and_then(|run| run.split_until(damage.end));
-        if let Some(part) = part.filter(|part| part.range().first == next) {
+        let part = part.filter(|part| part.range().first == next);
+        let again = part.is_none() && !self.mending.1.is_empty();
+        if let Some(part) = part {
             if self.mending.1.last().is_some_and(|last| last.tail() != part.before()) {
                 self.closed(session, None, "what came to mend the log is no chain");
                 return true;
@@ -145,7 +147,8 @@ impl<S: Storage> SecondaryNode<S> {
         let up_to = runs.last().map_or(next.previous(), |last| last.range().last());
         let bytes: usize = runs.iter().map(Run::len_bytes).sum();
         self.engine.handle_mending(session, range, up_to);
-        if up_to >= damage.last() || bytes >= REPAIR_WINDOW_BYTES_MAX {
+        // What comes again shows that its master waits for it to be stored before it sends more.
+        if up_to >= damage.last() || bytes >= REPAIR_WINDOW_BYTES_MAX || again {
             self.repair(now, session);
         }
         true

@@ -11,8 +11,8 @@
 use replog::engine::startup::needed;
 use replog::engine::{Answer, Levels, Mode, Reign, Verdict};
 use replog::limits::{HOLD_BACK_BYTES_MAX, HOLD_BACK_RUNS_MAX};
-use replog::store::LogReader;
 use replog::store::LogStore as _;
+use replog::store::{LogReader, Run};
 use replog::types::{Epoch, Level, NodeIndex, PrefixId, Seq, SeqRange, majority};
 
 use super::World;
@@ -199,11 +199,11 @@ impl World {
         let log = self.master.store().reader();
         let own_end = (log.bounds().tail.epoch, last);
         let run_id = self.master.engine().run_id();
-        let behind = self.master.engine().secondaries().iter().find_map(|progress| {
-            let facts = progress.answer?;
+        let is_behind = |facts: &&replog::engine::HelloFacts| {
             let promised = (facts.epoch, facts.run_id) == (epoch, run_id);
-            (promised && (facts.tail.epoch, facts.stored) > own_end).then_some(facts)
-        });
+            promised && (facts.tail.epoch, facts.stored) > own_end
+        };
+        let behind = self.master.led_with.iter().find(is_behind).copied();
         if let Some(facts) = behind {
             self.fail(
                 "no entry that an answer reports is dropped",
@@ -212,13 +212,8 @@ impl World {
         }
         let ours =
             |facts: &&replog::engine::HelloFacts| (facts.epoch, facts.run_id) == (epoch, run_id);
-        let secondaries = self.master.engine().secondaries();
-        let answers: Vec<_> = secondaries
-            .iter()
-            .filter_map(|progress| progress.answer.as_ref())
-            .chain(&self.master.answers_lost)
-            .filter(ours)
-            .collect();
+        let known = self.master.led_with.iter().chain(&self.master.answers_lost);
+        let answers: Vec<_> = known.filter(ours).collect();
         let known = answers.iter().map(|facts| facts.commit).max().unwrap_or(Seq::ZERO).min(last);
         let setup = &self.plan.setup;
         let vouching = answers.iter().filter(|facts| facts.vouches).count();
@@ -322,11 +317,10 @@ impl World {
         if seq <= own.engine().written().max(ghost.received) {
             return (true, false);
         }
-        let kept =
-            own.node.held().range(..=seq).next_back().filter(|(_, run)| run.range().contains(seq));
-        let kept = kept.is_some_and(|(_, run)| {
-            run.prefix_id(seq) == self.master.store().reader().prefix_id(seq)
-        });
+        // Runs that were cut otherwise when they came again may overlap.
+        let ours = self.master.store().reader().prefix_id(seq);
+        let has = |run: &Run| run.range().contains(seq) && run.prefix_id(seq) == ours;
+        let kept = own.node.held().range(..=seq).rev().any(|(_, run)| has(run));
         (kept || ghost.held.iter().any(|range| range.contains(seq)), true)
     }
 
@@ -469,10 +463,8 @@ impl World {
         let written = own.engine().written();
         let log = own.store().reader();
         let (bounds, stored) = (log.bounds(), own.engine().stored());
-        let (held_runs, held_bytes) = (
-            own.node.held().len(),
-            own.node.held().values().map(replog::store::Run::len_bytes).sum::<usize>(),
-        );
+        let (held_runs, held_bytes) =
+            (own.node.held().len(), own.node.held().values().map(Run::len_bytes).sum::<usize>());
         let levels = own.engine().levels().clone();
         let (life, commit, compared) = self.memory.known[node];
         let now_life = self.hosts[node].life;
@@ -509,6 +501,15 @@ impl World {
                 "what is held back is bounded",
                 format!("n{node}: {held_runs} runs, {held_bytes} bytes"),
             );
+        }
+        let own = &self.secondaries[node - 1];
+        let (kept, known) = (own.node.held(), own.engine().held());
+        let covers = |range: SeqRange| {
+            let covering = kept.values().map(|run| run.range().intersection(range).len());
+            covering.sum::<u64>() >= range.len()
+        };
+        if kept.is_empty() != known.is_empty() || !known.iter().all(covers) {
+            self.fail("what is held back is there", format!("n{node}: {known:?}"));
         }
         let engine = self.secondaries[node - 1].engine();
         let master = self.master.engine();
@@ -880,6 +881,14 @@ impl World {
                     format!("n{node}: {levels:?} of {last}"),
                 ));
             }
+        }
+        let unheard = self.requests.iter().position(|request| {
+            let decided = request.range.is_some() && request.answers.iter().all(Option::is_some);
+            let listens = request.connection == self.clients[request.client as usize].connection;
+            decided && listens && request.gone.is_none() && request.fates.contains(&None)
+        });
+        if let Some(id) = unheard {
+            return Some(("every answer reaches its client", format!("r{id}")));
         }
         let waiting = self.open.iter().find(|&&id| self.requests[id].gone.is_none());
         waiting.map(|id| {

@@ -40,6 +40,8 @@ pub(super) struct MasterNode {
     pub(super) lost: Vec<usize>,
     /// What they had answered: a reign that began in this turn may have counted it before.
     pub(super) answers_lost: Vec<HelloFacts>,
+    /// The answers that were there when the last reign was decided.
+    pub(super) led_with: Vec<HelloFacts>,
 }
 
 impl MasterNode {
@@ -55,6 +57,7 @@ impl MasterNode {
             view: first_view(nodes),
             lost: Vec::new(),
             answers_lost: Vec::new(),
+            led_with: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use replog::codes::{NackCode, RefuseCode};
 use replog::engine::ranges::RangeSet;
-use replog::engine::{Effect, Health, HelloFacts, Mode, SessionId};
+use replog::engine::{Effect, Health, HelloFacts, Mode, Reign, SessionId};
 use replog::node::Event;
 use replog::store::LogStore as _;
 use replog::types::{Epoch, NodeIndex, Seq, SeqRange, Time};
@@ -20,6 +20,7 @@ struct Before {
     /// Of the master.
     last: Seq,
     mode: Option<Mode>,
+    leads: bool,
     sessions: Vec<Option<SessionId>>,
     answers: Vec<Option<HelloFacts>>,
     /// Of a secondary.
@@ -63,6 +64,7 @@ impl World {
                 is_full,
                 last: engine.last(),
                 mode: Some(engine.mode()),
+                leads: engine.reign() == Reign::Leading,
                 sessions: peers.map(|peer| master.node.session(index(peer))).collect(),
                 answers: engine.secondaries().iter().map(|progress| progress.answer).collect(),
                 held: RangeSet::default(),
@@ -77,6 +79,7 @@ impl World {
             is_full,
             last: Seq::ZERO,
             mode: None,
+            leads: false,
             sessions: Vec::new(),
             answers: Vec::new(),
             held: engine.held(),
@@ -191,6 +194,12 @@ impl World {
                 self.master.lost.push(at + 1);
                 self.master.answers_lost.extend(before.answers[at]);
             }
+        }
+        // What it knew when it decided to lead; what comes in the same turn it did not know.
+        if !before.leads && self.master.engine().reign() == Reign::Leading {
+            let secondaries = self.master.engine().secondaries();
+            let answers = secondaries.iter().filter_map(|progress| progress.answer);
+            self.master.led_with = answers.collect();
         }
         let damage = self.master.engine().damage();
         if damage != before.damage {

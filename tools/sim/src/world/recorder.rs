@@ -48,8 +48,14 @@ impl World {
         whole: bool,
     ) {
         let (log, (_, levels)) = self.shown_by(node);
-        let numbers = range.first.number()..range.end.number();
+        // Reading on may have found that what was read before lies in a part that is damaged: the client has
+        // it, and nobody can say any more what it was.
+        let is_there =
+            |&number: &u64| !self.is_hurt(node) || log.record(Seq::new(number)).is_some();
+        let numbers = (range.first.number()..range.end.number()).take_while(is_there);
         let item = |number| Item { seq: number, payload: self.name_of(&log, Seq::new(number)) };
+        let items: Vec<Item> = numbers.map(item).collect();
+        let complete = items.len() as u64 == range.len();
         let read = Read {
             client: 1_000_000 + u64::from(client),
             node,
@@ -60,9 +66,9 @@ impl World {
                 ReplogLevel::Nodes(count) => Level::Nodes(count.get()),
             },
             from: range.first.number(),
-            items: numbers.map(item).collect(),
+            items,
             commit: Some(levels.commit.number()),
-            whole,
+            whole: whole && complete,
             invoked: self.now,
             completed: self.now,
         };

@@ -1,0 +1,24 @@
+//! Seeds that found something once. A process of its own: playing disks is switched on for all of it.
+
+use replog_sim::plan::{Plan, play_disks};
+use replog_sim::runner::Runner;
+
+#[test]
+fn seeds_that_failed_once_are_played_again() {
+    let play = |seeds: &[u64]| {
+        let mut runner = Runner::new();
+        for &seed in seeds {
+            let violation = runner.play(&Plan::draw(seed), false).outcome.violation;
+            assert_eq!(violation, None, "seed {seed}");
+        }
+    };
+    // What was told to be received was withheld by a later error, and kept all behind it from coming.
+    play(&[20_000_139, 20_007_317]);
+    // Runs that were cut otherwise when they came again are held back one over the other.
+    play(&[30_002_700]);
+    play_disks(true);
+    // What was read for a secondary was sent to it though it had become unhealthy; a repair waited for
+    // more than its master could send at once; two that the checks misread.
+    play(&[4_001_188, 4_001_936, 4_002_536, 10_018_625]);
+    play_disks(false);
+}
