@@ -24,7 +24,6 @@ pub mod logging;
 pub mod node;
 #[cfg(feature = "server")]
 pub mod runtime;
-pub mod sabotage;
 pub mod store;
 #[cfg(feature = "server")]
 #[doc(hidden)]

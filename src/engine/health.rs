@@ -1,7 +1,5 @@
 //! Judging a secondary's health by silence: healthy, suspected, unhealthy.
 
-use crate::sabotage::{Bug, active};
-
 /// What the master thinks of a secondary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Health {
@@ -63,9 +61,6 @@ impl HealthMonitor {
 
     /// A sign of life. Returns whether the judgement changed.
     pub fn heard(&mut self) -> bool {
-        if active(Bug::HealthNotRecovered) && self.misses >= self.unhealthy_after {
-            return false;
-        }
         self.misses = 0;
         self.change_to(Health::Healthy)
     }

@@ -14,7 +14,6 @@ use super::startup::OwnLog;
 use super::waiters::{Answer, Request, Verdict, Waiter, Waiters};
 use crate::codes::{NackCode, RefuseCode};
 use crate::limits::ROSTER_WAIT;
-use crate::sabotage::{Bug, active};
 use crate::types::{
     AckLevel, Epoch, LogId, NodeIndex, NodeSet, Patience, RunId, Seq, SeqRange, Shortage, Time,
     WriteConcern,
@@ -239,9 +238,6 @@ impl Master {
     /// Nothing changed, and no number was consumed.
     pub fn handle_append(&mut self, now: Time, run: Submission) -> Result<SeqRange, Refused> {
         let need = self.resolve(run.concern.unwrap_or(self.config.write_concern))?;
-        if active(Bug::RefusalNumbered) && self.mode != Mode::Normal {
-            self.last = self.last.next()
-        }
         match self.mode {
             _ if self.stopping => return Err(Refused::Stopping),
             Mode::Damaged => return Err(Refused::Damaged),
@@ -462,10 +458,6 @@ impl Master {
         code: Option<NackCode>,
     ) {
         if self.progress(from).link == Link::Following(session) {
-            if active(Bug::NackTakenAsAck) {
-                let ack = AckFacts::up_to(self.progress(from).next.previous());
-                return self.handle_ack(now, from, session, ack);
-            }
             self.alive(from);
             self.progress(from).full |= code == Some(NackCode::DiskFull);
             self.fail_attempt(now, from, AttemptFailure::Nack);
@@ -615,8 +607,7 @@ impl Master {
             }
             Link::Dialling => self.missed(to),
             Link::Introduced(session) | Link::Following(session) => {
-                if std::mem::replace(&mut progress.awaiting, true) && !active(Bug::SilenceForgiven)
-                {
+                if std::mem::replace(&mut progress.awaiting, true) {
                     self.missed(to);
                 }
                 self.effects.push_back(Effect::Heartbeat { to, session });
@@ -651,7 +642,7 @@ impl Master {
         if !progress.health.heard() {
             return;
         }
-        if from == Health::Unhealthy && !active(Bug::ReturnNotServed) {
+        if from == Health::Unhealthy {
             progress.repeat_now();
         }
         self.effects.push_back(Effect::HealthChanged { of, from, to: Health::Healthy });
@@ -706,18 +697,15 @@ impl Master {
     }
 
     fn expire(&mut self, now: Time) {
-        let stored = if active(Bug::PendingTooSoon) { self.last } else { self.stored };
-        self.waiters.expire(now, stored, &mut self.released);
-        let verdict = if active(Bug::TimeoutIsOk) { Verdict::Met } else { Verdict::Waiting };
-        self.answer_released(verdict);
+        self.waiters.expire(now, self.stored, &mut self.released);
+        self.answer_released(Verdict::Waiting);
     }
 
     fn collect_received(&mut self, changed: SeqRange) {
         let Master { secondaries, waiters, released, .. } = self;
         let held = |seq| {
             let (holders, until) = holders_among(secondaries, Seq::new(u64::MAX), seq, None);
-            let twice = active(Bug::CountedTwice) && holders.len() > 1;
-            (holders.len() + usize::from(twice), until)
+            (holders.len(), until)
         };
         waiters.release_received(changed, held, released);
     }

@@ -11,7 +11,6 @@ use super::health::{Health, HealthMonitor};
 use super::ranges::RangeSet;
 use crate::codes::RefuseCode;
 use crate::limits::{LINK_FRAMES_MAX, ROOM_RETRY, RUN_BYTES_MAX, WINDOW_FRAMES_MAX};
-use crate::sabotage::{Bug, active};
 use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange, Time};
 
 /// What a secondary says in its HELLO.
@@ -252,10 +251,8 @@ impl Progress {
         self.unpromised = 0;
         self.comparing = false;
         self.held = RangeSet::default();
-        let kept = if active(Bug::ReceivedKeptOverSession) { self.received } else { Seq::ZERO };
-        self.received = kept.max(self.stored);
-        let sent = if active(Bug::SessionStartsAtSent) { self.next } else { Seq::ZERO };
-        self.next = sent.max(self.received.next());
+        self.received = self.stored;
+        self.next = self.received.next();
         self.window.clear();
         self.window_bytes = 0;
         self.unflushed = 0;
@@ -271,8 +268,7 @@ impl Progress {
     /// whether it has settled our epoch already.
     pub fn become_following(&mut self, session: SessionId, stored: Seq, settled: bool) {
         self.settled = settled;
-        let known = if active(Bug::WipeNotNoticed) { self.stored } else { Seq::ZERO };
-        self.stored = known.max(stored);
+        self.stored = stored;
         self.reset_link(Link::Following(session));
         self.accepted = true;
         self.refused = None;
@@ -302,7 +298,7 @@ impl Progress {
         self.held = ack.held;
         while self.window.front().is_some_and(|sent| sent.last <= self.stored) {
             let freed = self.window.pop_front().map_or(0, |sent| sent.bytes);
-            self.window_bytes -= if active(Bug::WindowFreedOnSend) { 0 } else { freed };
+            self.window_bytes -= freed;
         }
         if advanced {
             self.reset_ladder();
@@ -367,7 +363,7 @@ impl Progress {
 
     /// Begins the ladder anew.
     pub fn reset_ladder(&mut self) {
-        self.attempts = if active(Bug::LadderNotReset) { self.attempts } else { 0 };
+        self.attempts = 0;
         self.retry_at = None;
         self.stalled_since = None;
     }
@@ -376,8 +372,7 @@ impl Progress {
     /// to be missing, then new entries up to `written`.
     pub fn next_send(&mut self, written: Seq) -> Option<ToSend> {
         let Link::Following(_) = self.link else { return None };
-        let unhealthy = self.health.health() == Health::Unhealthy;
-        let paused = unhealthy && !active(Bug::SendsToUnhealthy);
+        let paused = self.health.health() == Health::Unhealthy;
         if paused || self.sending || self.unreadable || self.unflushed >= LINK_FRAMES_MAX {
             return None;
         }
@@ -447,7 +442,7 @@ impl Progress {
         self.unflushed += 1;
         if range.end > self.next {
             self.window.push_back(Sent { last: range.last(), bytes });
-            self.window_bytes += if active(Bug::WindowFreedOnSend) { 0 } else { bytes };
+            self.window_bytes += bytes;
             self.next = range.end;
             return;
         }

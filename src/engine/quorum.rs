@@ -1,6 +1,5 @@
 //! Positions and levels: how many nodes hold what.
 
-use crate::sabotage::{Bug, active};
 use crate::types::{Level, Seq, majority};
 
 /// The positions that at least k nodes hold, the master always among them, for every k; and the
@@ -32,16 +31,13 @@ impl Levels {
         debug_assert_eq!(self.held_by.len(), secondaries.len() + 1);
         secondaries.sort_unstable_by(|a, b| b.cmp(a));
         let mut changed = false;
-        let once_more = active(Bug::LevelOffByOne).then_some(&master);
-        let positions = std::iter::once(&master).chain(once_more).chain(secondaries.iter());
+        let positions = std::iter::once(&master).chain(secondaries.iter());
         for (level, position) in self.held_by.iter_mut().zip(positions) {
-            let own = if active(Bug::MasterNotCounted) { *position } else { master };
-            let held = own.min(*position);
+            let held = master.min(*position);
             changed |= *level != held;
             *level = held;
         }
-        let before = if active(Bug::CommitFalls) { Seq::ZERO } else { self.commit };
-        let commit = before.max(self.held_by(majority(self.held_by.len())));
+        let commit = self.commit.max(self.held_by(majority(self.held_by.len())));
         changed |= commit != self.commit;
         self.commit = commit;
         changed

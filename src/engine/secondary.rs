@@ -7,7 +7,6 @@ use super::quorum::Levels;
 use super::ranges::RangeSet;
 use crate::codes::{NackCode, RefuseCode};
 use crate::limits::{HOLD_BACK_BYTES_MAX, HOLD_BACK_RUNS_MAX};
-use crate::sabotage::{Bug, active};
 use crate::types::{Epoch, LogId, PrefixId, RunId, Seq, SeqRange};
 
 /// A master may ask for an epoch at most so much higher: a wild number must not use up the space.
@@ -270,8 +269,7 @@ impl Secondary {
 
     /// Whether the log holds all that it ever acknowledged.
     pub fn vouches(&self) -> bool {
-        let vouches = self.vouches || active(Bug::VouchesThoughEmpty);
-        vouches && self.damage.is_none() && self.contradicted.is_none()
+        self.vouches && self.damage.is_none() && self.contradicted.is_none()
     }
 
     /// The settled epoch, as a HELLO says it beside the epoch of the last entry that it says is
@@ -337,7 +335,7 @@ impl Secondary {
         if waits || !std::mem::take(&mut self.ack_due) {
             return None;
         }
-        let stored = if active(Bug::AckBeforeStored) { self.written } else { self.stored };
+        let stored = self.stored;
         Some(SecondaryEffect::Ack {
             session: self.session?,
             // What the master has not sent on this session it hears when it has: an ACK beyond that
@@ -373,7 +371,7 @@ impl Secondary {
         if self.log_id.is_some_and(|own| own != log_id) {
             return Err(RefuseCode::ForeignLog);
         }
-        if hello.epoch < self.epoch && !active(Bug::PromiseForgotten) {
+        if hello.epoch < self.epoch {
             return Err(RefuseCode::StaleEpoch);
         }
         if hello.epoch == self.epoch && hello.run_id != self.run_id {
@@ -419,7 +417,7 @@ impl Secondary {
             && self.damage.is_none()
             && self.stored >= self.levels.commit
             && let Some(begins) = self.begins
-            && (self.stored.next() >= begins || active(Bug::VouchesTooEarly))
+            && self.stored.next() >= begins
             && let Some(log_id) = self.log_id
         {
             self.vouches = true;
@@ -545,10 +543,10 @@ impl Secondary {
         if self.session != Some(session) || self.parted || self.contradicted.is_some() {
             return;
         }
-        if held_by.is_empty() && !active(Bug::UnledCommitBelieved) {
+        if held_by.is_empty() {
             return;
         }
-        let known = if active(Bug::CommitToldFalls) { Seq::ZERO } else { self.levels.commit };
+        let known = self.levels.commit;
         // Behind what cannot be read, nobody has compared this log with the master's yet.
         let end = self.damage.map_or(Seq::new(u64::MAX), |_| self.stored());
         let commit = commit.min(end);
@@ -600,8 +598,6 @@ impl Secondary {
         self.duplicates += if known.is_empty() { 0 } else { known.len() };
         self.ack_due = true;
         let new = SeqRange::new(next, run.range.end);
-        let whole = active(Bug::DuplicateStored) && !new.is_empty();
-        let new = if whole { run.range } else { new };
         if !new.is_empty() {
             self.tail = run.tail;
             self.effects.push_back(SecondaryEffect::Append { range: new });
@@ -645,9 +641,6 @@ impl Secondary {
     /// Hands the first held run in again if its turn has come. Whatever becomes of it, this is asked
     /// again afterwards: by `handle_written` if it is appended, by `handle_arrival` if not.
     fn release_held(&mut self) {
-        if active(Bug::HoldBackSticks) {
-            return;
-        }
         if self.lacks.is_none()
             && let Some(entry) = self.held.first_entry()
             && *entry.key() <= self.written.next()
@@ -690,12 +683,6 @@ impl Secondary {
         self.held_bytes = self.held_bytes - replaced + run.bytes;
         self.held.insert(first, (end, run.bytes));
         self.ack_due = true;
-        if active(Bug::HoleShown) {
-            self.written = run.range.last()
-        }
-        if active(Bug::HoldBackForgets) {
-            return true;
-        }
         self.effects.push_back(SecondaryEffect::Hold { range: run.range });
         true
     }

@@ -8,7 +8,6 @@
 use super::progress::{HelloFacts, Progress};
 use super::secondary::EPOCH_STEP_MAX;
 use crate::limits::ROSTER_WAIT;
-use crate::sabotage::{Bug, active};
 use crate::types::{Epoch, LogId, NodeIndex, Seq, Time, majority};
 
 /// The log a master starts with.
@@ -70,7 +69,6 @@ pub fn judge(
         .filter(|epoch| epoch.number() - own.epoch.number().min(epoch.number()) < EPOCH_STEP_MAX);
     let epoch = epochs.max().unwrap_or(Epoch::ZERO).max(own.epoch).next();
     if let Some(log_id) = own.log_id {
-        let epoch = if active(Bug::EpochNotRaised) { own.epoch } else { epoch };
         return Start::Continue { log_id, epoch };
     }
     let waited = now >= started.after(ROSTER_WAIT);
@@ -142,11 +140,10 @@ pub fn judge_promises(
     if promises().count() < secondaries.len() && !waited {
         return Verdict::Wait;
     }
-    let ahead = ahead(own, secondaries).filter(|_| !active(Bug::AdoptsShorter));
+    let ahead = ahead(own, secondaries);
     let own_loss = !own.whole || ahead.is_some();
-    let counts = |facts: &HelloFacts| facts.vouches || !own_loss || active(Bug::CountsUnsure);
+    let counts = |facts: &HelloFacts| facts.vouches || !own_loss;
     let counted = promises().filter(|(_, facts)| counts(facts)).count();
-    let counted = counted + usize::from(active(Bug::LeadsWithTooFew));
     let last = ahead.map_or(own.last, |(_, facts)| facts.stored);
     let overridden = accept_loss.is_some_and(|accepted| waited && last >= accepted);
     let too_few = counted < needed(1 + secondaries.len(), quorum, own_loss);
@@ -186,9 +183,6 @@ pub fn last_common(
     theirs: &[(Epoch, Seq)],
     their_last: Seq,
 ) -> Seq {
-    if active(Bug::AlignsTooFar) && our_last != their_last {
-        return Seq::ZERO;
-    }
     let end_of = |table: &[(Epoch, Seq)], at: usize, last: Seq| {
         table.get(at + 1).map_or(last, |&(_, first)| first.previous()).min(last)
     };

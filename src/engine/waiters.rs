@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::sabotage::{Bug, active};
 use crate::types::{AckLevel, NodeSet, Seq, SeqRange, Time};
 
 /// Who waits: a client connection and its own name for the run.
@@ -162,9 +161,7 @@ impl Waiters {
             }
             if front.range.first <= level {
                 released.push(front.part(SeqRange::inclusive(front.range.first, level)));
-                if !active(Bug::AnsweredTwice) {
-                    front.range.first = level.next()
-                }
+                front.range.first = level.next();
             }
             break;
         }
@@ -288,8 +285,7 @@ impl Waiters {
         }
         let deadlines = &mut self.deadlines;
         let mut stays = |waiter: &Waiter, id: u64| {
-            let others = waiter.token.connection != connection;
-            let stays = others && !active(Bug::ForgetsOthers);
+            let stays = waiter.token.connection != connection;
             if !stays {
                 disarm(deadlines, waiter, id);
             }

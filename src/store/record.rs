@@ -22,7 +22,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::checksum::{crc32c, xxh64};
 use crate::limits::{PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_PRODUCER_BYTES_MAX};
-use crate::sabotage::{Bug, active};
 use crate::types::{Digest, Epoch, PrefixId, Seq, SeqRange};
 
 /// Flag: the body starts with a producer.
@@ -448,7 +447,7 @@ impl RunBuilder {
     pub fn new(arena: &mut BytesMut, last: Seq, before: PrefixId) -> Self {
         RunBuilder {
             before,
-            tail: if active(Bug::ChainBroken) { PrefixId::EMPTY } else { before },
+            tail: before,
             first: last.next(),
             next: last.next(),
             epochs: Vec::new(),

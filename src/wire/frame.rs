@@ -7,7 +7,6 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::header::{FrameError, HEADER_BYTES, Header};
 use crate::limits::READ_CHUNK_BYTES;
-use crate::sabotage::{Bug, active};
 
 /// A frame that arrived: its type (known or not) and its body, a shared piece of the receive
 /// buffer.
@@ -49,14 +48,11 @@ impl FrameDecoder {
             return Err(FrameError::TooLong { len: header.body_len, max: self.body_bytes_max });
         }
         let frame_len = HEADER_BYTES + header.body_len as usize;
-        if buffer.len() < frame_len + usize::from(active(Bug::FrameWaitsForNext)) {
+        if buffer.len() < frame_len {
             return Ok(None);
         }
         header.verify(&buffer[..HEADER_BYTES], &buffer[HEADER_BYTES..frame_len])?;
         let mut bytes = buffer.split_to(frame_len).freeze();
-        if active(Bug::FrameDropsRest) {
-            buffer.clear()
-        }
         bytes.advance(HEADER_BYTES);
         Ok(Some(Frame { frame_type: header.frame_type, body: bytes }))
     }

@@ -10,7 +10,6 @@ use crate::codes::RefuseCode;
 use crate::engine::SessionId;
 use crate::engine::secondary::EPOCH_STEP_MAX;
 use crate::limits::{REPAIR_RETRY, ROSTER_WAIT};
-use crate::sabotage::{Bug, active};
 use crate::types::{Epoch, LogId, NodeIndex, Seq, SeqRange, Time};
 
 /// How far a master has come.
@@ -411,7 +410,6 @@ impl Master {
         self.reign = Reign::Leading;
         self.led = Some(self.last);
         let heard = self.secondaries.iter().filter_map(|s| s.promise().map(|facts| facts.commit));
-        let heard = heard.filter(|_| !active(Bug::AnswersCommitIgnored));
         let commit = heard.max().unwrap_or(Seq::ZERO).max(self.own.commit);
         // From now on a promise shows in following.
         for progress in &mut self.secondaries {
@@ -545,14 +543,12 @@ impl Master {
         let present = |progress: &&Progress| {
             progress.accepted && progress.health.health() != Health::Unhealthy
         };
-        let own = usize::from(!active(Bug::QuorumWithoutMaster));
-        own + self.secondaries.iter().filter(present).count()
+        1 + self.secondaries.iter().filter(present).count()
     }
 
     pub(super) fn update_mode(&mut self) {
         let present = self.present();
         let enough = present >= self.config.quorum;
-        let enough = enough || active(Bug::ReadOnlyNotEntered);
         let settling = self.mode == Mode::Recovering && (self.settle_at.is_some() && !enough);
         let from = self.mode;
         let to = match self.reign {

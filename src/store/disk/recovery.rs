@@ -38,7 +38,6 @@ use super::sync::Syncer;
 use super::write::{Active, DiskLog};
 use super::{DiskEvent, DiskOptions, Fsync, Home, LOCK, RESERVE};
 use crate::limits::SEALED_UNSYNCED_MAX;
-use crate::sabotage::{Bug, active};
 use crate::store::Bounds;
 use crate::store::fs::{Fs, FsFile, lock_holder};
 use crate::store::reader::{Shared, Tail};
@@ -393,7 +392,7 @@ impl Opening {
         let name = super::name_of(&self.found[index].path);
         for hole in &scan.holes {
             let is_torn = hole.seq > mark && hole.written != Written::Yes;
-            if (is_torn || active(Bug::CutsAnyBad)) && hole.next > hole.seq {
+            if is_torn && hole.next > hole.seq {
                 self.recovery.machine_loss_possible |= hole.written == Written::Perhaps;
                 let (offset, seq) = (hole.offset, hole.seq);
                 return Some(Cut { index, offset, seq, keep: true });

@@ -19,7 +19,6 @@ use crate::limits::{
     INDEX_STEP_BYTES, PREALLOCATE_BYTES, PREALLOCATE_BYTES_MIN, RECORD_HEADER_BYTES,
     RUN_DISK_EXTRA_BYTES, SEGMENT_EPOCHS_MAX,
 };
-use crate::sabotage::{Bug, active};
 use crate::store::fs::{FileId, FsFile, FsLock, is_full};
 use crate::store::reader::Shared;
 use crate::store::{Bounds, Identity, LogReader, LogStore, Run, StoreError};
@@ -398,7 +397,6 @@ impl LogStore for DiskLog {
         let up_to = up_to.min(self.bounds().last);
         let durable = self.syncer.request(up_to);
         match self.options.fsync {
-            Fsync::Always if active(Bug::AckBeforeSync) => up_to,
             Fsync::Always => durable.min(up_to),
             Fsync::Interval(_) | Fsync::Never if self.syncer.failed().is_some() => {
                 durable.min(up_to)
@@ -429,9 +427,6 @@ impl LogStore for DiskLog {
 
     fn set_identity(&mut self, identity: Identity) -> Result<(), StoreError> {
         self.check_usable()?;
-        if active(Bug::PromiseNotKept) {
-            return Ok(());
-        }
         let meta = Meta { identity, ..self.meta.clone() };
         self.write_meta(meta)
     }

@@ -101,22 +101,3 @@ fn a_failure_names_rule_seed_and_command_and_shows_the_trace() {
     let numbered = text.lines().find(|line| line.contains("numbers") && line.contains("r0: 1"));
     assert!(numbered.is_some_and(|line| line.trim_start().starts_with("3.5")), "{text}");
 }
-
-/// With a deliberate bug in the product a run fails, and less than the whole plan shows it.
-#[cfg(feature = "sabotage")]
-#[test]
-fn a_deliberate_bug_is_found_and_its_plan_becomes_small() {
-    use replog_sim::shrink::{Budget, shrink};
-
-    replog::sabotage::set(Some(replog::sabotage::Bug::NackTakenAsAck));
-    let mut runner = Runner::new();
-    let found = (1..500).map(Plan::draw).find_map(|plan| {
-        runner.play(&plan, false).outcome.violation.map(|violation| (plan, violation))
-    });
-    let (plan, violation) = found.expect("a NACK taken as an ACK is found within 500 seeds");
-    let small = shrink(&mut runner, &plan, &violation.rule, Budget::default());
-    let again = runner.play(&small, false).outcome.violation;
-    replog::sabotage::set(None);
-    assert_eq!(again.map(|again| again.rule), Some(violation.rule));
-    assert!(small.operations.len() < plan.operations.len().max(2));
-}
