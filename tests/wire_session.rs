@@ -357,3 +357,108 @@ fn a_secondary_that_introduces_itself_unasked_is_sent_away_and_nobody_else() {
     assert_eq!(refused.recv_timeout(PATIENCE), Ok(1), "bad-frame");
     client.ok("APPEND w=1 the master goes on");
 }
+
+/// What a node answers to a line by its gateway, up to where it closes.
+fn by_gateway(addr: SocketAddr, line: &str) -> String {
+    let mut stream = TcpStream::connect(addr).expect("the gateway listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    writeln!(stream, "{line}").expect("it reads");
+    stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers and closes");
+    answer
+}
+
+/// The same by the wire protocol.
+fn by_command(addr: SocketAddr, line: &str) -> String {
+    let mut wire = Wire::client(addr);
+    let line = bytes::Bytes::copy_from_slice(line.as_bytes());
+    wire.send(&Message::Command(CommandHead { id: 7, end: true }, line));
+    let mut answer = Vec::new();
+    loop {
+        let Message::CommandReply(head, piece) = wire.receive() else { panic!("its answer") };
+        answer.extend_from_slice(&piece);
+        if head.end {
+            return String::from_utf8(answer).expect("text");
+        }
+    }
+}
+
+#[test]
+fn every_line_is_answered_alike_on_both_doors_of_both_roles() {
+    let cluster = Cluster::of(1).set("limits.payload_max", "30").start();
+    let mut client = cluster.client();
+    (1..=3).for_each(|number| drop(client.ok(&format!("APPEND w=all entry {number}"))));
+    let commit = "commit=3";
+    let s1 = cluster.node("s1");
+    common::wait_until("s1 to know the commit", || {
+        cluster.client_of("s1").cmd("LIST limit=0").contains(commit).then_some(())
+    });
+    let lines = [
+        "PING",
+        "PING a  b",
+        "ping",
+        "HELP",
+        "HELP append",
+        "HELP nonsense",
+        "QUIT",
+        "nonsense",
+        "nonsense x=1",
+        "GET 1",
+        "GET 4",
+        "GET 0",
+        "GET",
+        "GET x",
+        "GET 1 2",
+        "LIST",
+        "LIST from=2 limit=1",
+        "LIST level=all",
+        "LIST level=1",
+        "LIST level=9",
+        "LIST level=0",
+        "LIST nope=1",
+        "LIST limit=x",
+        "LIST from=1 from=2",
+        "DIGEST",
+        "DIGEST 1",
+        "DIGEST 9",
+        "DIGEST x",
+        "WAIT 1 w=9",
+        "WAIT 9",
+        "WAIT 0",
+        "WAIT",
+        "WAIT 1 timeout=x",
+        "WAIT 1 w=nonsense",
+        "WAITERS",
+        "WAITERS x",
+        "OUTCOME a:1",
+        "APPEND w=9 x",
+        "APPEND w=0 x",
+        "APPEND w=zero x",
+        "APPEND ack=no x",
+        "APPEND timeout=-1 x",
+        "APPEND w=1 w=1 x",
+        "APPEND id=a:1 x",
+        "APPEND match=1 x",
+        "APPEND mode=atomic x",
+        "APPEND w=0 longer than any payload may be here",
+        "STATUS x",
+        "HEALTH x",
+        "DELAY nonsense",
+        "FAIL nonsense",
+        "MUTE",
+        "STORE",
+        "STORE 0 x",
+        "STORE x y",
+        "STORE 9 longer than any payload may be here",
+    ];
+    for (ready, role) in [(&cluster.master.ready, "the master"), (&s1.ready, "the secondary")] {
+        let gateway = ready.gateway;
+        for line in lines {
+            let (text, wire) = (by_gateway(gateway, line), by_command(ready.wire, line));
+            assert_eq!(text, wire, "{line:?} to {role}: the gateway, then a COMMAND");
+            assert!(!text.is_empty(), "{line:?} to {role}");
+        }
+    }
+    assert_eq!(client.list("").entries.len(), 3, "nothing of it was appended");
+}
