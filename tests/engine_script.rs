@@ -679,9 +679,9 @@ impl SecondarySide {
             }
             "disconnect" => self.engine.handle_disconnected(session),
             "damage" => self.engine.handle_damage(range(command.word(1))),
-            "mending" => {
+            "repairing" => {
                 let run = range(command.word(1)).expect("a range");
-                self.engine.handle_mending(session, run, run.last());
+                self.engine.handle_repairing(session, run, run.last());
             }
             "align" => {
                 let last = Seq::new(parsed(command.word(1)).expect("a number"));

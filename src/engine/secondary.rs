@@ -161,8 +161,8 @@ pub struct Secondary {
     stored: Seq,
     /// The last entry that the master knows of by this session: what it was told, or sent.
     known: Seq,
-    /// Up to here what mends the log came by this session, and waits to be put in place.
-    mending: Seq,
+    /// Up to here what repairs the log came by this session, and waits to be put in place.
+    repairing: Seq,
     vouches: bool,
     settled: Epoch,
     /// The master told the levels since it last introduced itself.
@@ -199,7 +199,7 @@ impl Secondary {
             tail: own.tail,
             stored: own.last,
             known: own.last,
-            mending: Seq::ZERO,
+            repairing: Seq::ZERO,
             vouches: own.vouches,
             settled: own.settled,
             levels_heard: false,
@@ -341,7 +341,7 @@ impl Secondary {
             // What the master has not sent on this session it hears when it has: an ACK beyond that
             // would be an error.
             stored: self.readable(stored).min(self.known),
-            received: self.readable(self.written).max(self.mending).min(self.known),
+            received: self.readable(self.written).max(self.repairing).min(self.known),
             held: self.held(),
             duplicates: self.duplicates,
         })
@@ -390,7 +390,7 @@ impl Secondary {
         (self.levels_heard, self.parted) = (false, false);
         self.begins = hello.begins;
         self.known = self.stored();
-        self.mending = Seq::ZERO;
+        self.repairing = Seq::ZERO;
         if let Some(old) = self.session.replace(session)
             && old != session
         {
@@ -500,7 +500,7 @@ impl Secondary {
             .zip(damage)
             .is_some_and(|(before, now)| before.end == now.end && before.contains(now.first));
         self.damage = damage;
-        self.mending = Seq::ZERO;
+        self.repairing = Seq::ZERO;
         if shrunk {
             // The master sends what follows all the same.
             self.ack_due |= self.session.is_some();
@@ -516,7 +516,7 @@ impl Secondary {
     pub fn handle_disconnected(&mut self, session: SessionId) {
         if self.session == Some(session) {
             self.session = None;
-            self.mending = Seq::ZERO;
+            self.repairing = Seq::ZERO;
             self.drop_held();
             self.lacks = None;
             self.ack_due = false;
@@ -561,8 +561,8 @@ impl Secondary {
     /// disk. What is here already needs none. If not, it is refused, and the master hears of it when
     /// there is room: see `handle_room`.
     pub fn takes(&mut self, session: SessionId, run: SeqRange, bytes: usize, room: bool) -> bool {
-        let mends = self.damage.is_some_and(|damage| !damage.intersection(run).is_empty());
-        if room || run.end <= self.written.next() && !mends {
+        let repairs = self.damage.is_some_and(|damage| !damage.intersection(run).is_empty());
+        if room || run.end <= self.written.next() && !repairs {
             return true;
         }
         self.lacks = Some(self.lacks.map_or(bytes, |lacking| lacking.max(bytes)));
@@ -616,11 +616,11 @@ impl Secondary {
     }
 
     /// A run arrived that lies in what is damaged: `up_to` is the last entry that is now in memory to
-    /// mend the log, once there is more of it.
-    pub fn handle_mending(&mut self, session: SessionId, run: SeqRange, up_to: Seq) {
+    /// repair the log, once there is more of it.
+    pub fn handle_repairing(&mut self, session: SessionId, run: SeqRange, up_to: Seq) {
         if self.session == Some(session) {
             self.known = self.known.max(run.last());
-            self.mending = up_to;
+            self.repairing = up_to;
             self.ack_due = true;
         }
     }

@@ -118,7 +118,7 @@ pub struct MasterNode<S> {
     arena: BytesMut,
     builder: Option<RunBuilder>,
     next_session: u64,
-    mending: recovery::Mending,
+    repairing: recovery::Repairing,
     notes: recovery::Notes,
     failure: Option<Failure>,
     /// It ends, and answers what is decided first.
@@ -146,7 +146,7 @@ impl<S: Storage> MasterNode<S> {
             arena: BytesMut::new(),
             builder: None,
             next_session: first_session,
-            mending: recovery::Mending::default(),
+            repairing: recovery::Repairing::default(),
             notes: recovery::Notes::default(),
             failure: None,
             deposed: None,

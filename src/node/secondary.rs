@@ -54,7 +54,7 @@ pub struct SecondaryNode<S> {
     /// Runs that came early, by their first number.
     held: BTreeMap<Seq, Run>,
     /// What came by a connection to repair what is damaged, and is not in the log yet.
-    mending: (Option<SessionId>, Vec<Run>),
+    repairing: (Option<SessionId>, Vec<Run>),
     reads: PeerReads,
     faults: Faults,
     /// Entries that were handed over by hand.
@@ -91,7 +91,7 @@ impl<S: Storage> SecondaryNode<S> {
             repair_at: Time::ZERO,
             links: BTreeMap::new(),
             held: BTreeMap::new(),
-            mending: (None, Vec::new()),
+            repairing: (None, Vec::new()),
             reads: PeerReads::default(),
             faults,
             provisional,
@@ -359,7 +359,7 @@ impl<S: Storage> SecondaryNode<S> {
                 if !self.takes(now, session, &run) {
                     return self.carry_out(now, None);
                 }
-                if self.engine.is_damaged() && self.mends(now, session, &run) {
+                if self.engine.is_damaged() && self.repairs(now, session, &run) {
                     return self.take_levels(session, levels);
                 }
                 if self.arrive(session, &run) {
@@ -381,9 +381,9 @@ impl<S: Storage> SecondaryNode<S> {
         let bytes = run.len_bytes();
         let room = self.storage.room_for(bytes);
         self.refused_for = room.err().or(self.refused_for);
-        // What only mends the log would be collected in vain.
-        let mends = run.range().last() <= self.engine.written();
-        let room = room.is_ok() && !(mends && now < self.repair_at);
+        // What only repairs the log would be collected in vain.
+        let repairs = run.range().last() <= self.engine.written();
+        let room = room.is_ok() && !(repairs && now < self.repair_at);
         self.engine.takes(session, run.range(), bytes, room)
     }
 

@@ -1,6 +1,6 @@
 //! The log as bytes: records, runs of records, and what keeps them.
 //!
-//! The driver appends and asks for durability through [`LogStore`]; everybody else reads through a
+//! A node appends and asks for durability through [`LogStore`]; everybody else reads through a
 //! cheap shared [`LogReader`]. There are two stores: [`MemoryLog`], and [`DiskLog`] over a small
 //! file-system trait ([`fs::Fs`]), under which the tests put one that fails.
 

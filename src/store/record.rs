@@ -485,7 +485,7 @@ impl RunBuilder {
         if epoch != self.tail.epoch {
             self.epochs.push((epoch, self.next));
         }
-        self.offsets.push(at as u32); // A batch is bounded by what one turn of the driver takes.
+        self.offsets.push(at as u32); // A batch is bounded by what one turn of a node takes.
         self.tail = PrefixId { epoch, digest: Digest::new(digest) };
         self.next = self.next.next();
     }

@@ -15,9 +15,9 @@ use crate::store::{Identity, Run, StoreError};
 use crate::types::{LogId, NodeIndex, Seq, SeqRange, Time};
 use crate::wire::{Message, codec};
 
-/// What is being fetched to mend a damaged range.
+/// What is being fetched to repair a damaged range.
 #[derive(Default)]
-pub(super) struct Mending {
+pub(super) struct Repairing {
     /// What was asked for.
     range: Option<SeqRange>,
     /// What came of it and is not in the log yet, and how long that is.
@@ -48,23 +48,23 @@ impl Notes {
     }
 }
 
-impl Mending {
+impl Repairing {
     /// The first entry that is still to come.
     fn next(&self) -> Option<Seq> {
         self.runs.last().map(|run| run.range().end).or(self.range.map(|range| range.first))
     }
 
     fn clear(&mut self) {
-        *self = Mending::default();
+        *self = Repairing::default();
     }
 }
 
 impl<S: Storage> MasterNode<S> {
-    /// Asks for entries, as a tail to adopt or to mend what is damaged.
+    /// Asks for entries, as a tail to adopt or to repair what is damaged.
     pub(super) fn fetch(&mut self, from: NodeIndex, range: SeqRange) {
         if self.engine.reign() == Reign::Leading {
-            self.mending.clear();
-            self.mending.range = Some(range);
+            self.repairing.clear();
+            self.repairing.range = Some(range);
         }
         self.ask_for(from, range);
     }
@@ -115,7 +115,7 @@ impl<S: Storage> MasterNode<S> {
         self.push(to, Kind::Control, &Message::Align(align));
     }
 
-    /// Entries that were asked for: to be adopted, or to mend what is damaged.
+    /// Entries that were asked for: to be adopted, or to repair what is damaged.
     pub(super) fn fetched(
         &mut self,
         now: Time,
@@ -127,12 +127,12 @@ impl<S: Storage> MasterNode<S> {
         let first = Seq::new(head.first);
         let adopting = matches!(self.engine.reign(), Reign::Adopting { .. });
         let bounds = self.storage.bounds();
-        let expected = if adopting { Some(bounds.last.next()) } else { self.mending.next() };
+        let expected = if adopting { Some(bounds.last.next()) } else { self.repairing.next() };
         if !adopting && expected != Some(first) {
             // The answer to what was asked for before more damage was found.
             return debug!(seq = %first, "fetched too late");
         }
-        let before = match self.mending.runs.last().filter(|_| !adopting) {
+        let before = match self.repairing.runs.last().filter(|_| !adopting) {
             Some(last) => Some(last.tail()),
             None => self.log.prefix_id(first.previous()),
         };
@@ -143,7 +143,7 @@ impl<S: Storage> MasterNode<S> {
         let Some(run) = run else {
             let peer = &self.peers[from.as_usize() - 1].id;
             warn!(%peer, seq = %first, "what was fetched does not fit this log");
-            self.mending.clear();
+            self.repairing.clear();
             return self.engine.handle_fetch_failed(from, session);
         };
         if adopting {
@@ -161,22 +161,22 @@ impl<S: Storage> MasterNode<S> {
                 Err(error) => self.fail(error),
             }
         } else {
-            self.mend(now, from, session, run);
+            self.collect(now, from, session, run);
         }
     }
 
-    /// Collects what mends a damaged range, so that a segment is not written anew for each frame.
-    fn mend(&mut self, now: Time, from: NodeIndex, session: SessionId, run: Run) {
-        let Some(asked) = self.mending.range else { return };
+    /// Collects what repairs a damaged range, so that a segment is not written anew for each frame.
+    fn collect(&mut self, now: Time, from: NodeIndex, session: SessionId, run: Run) {
+        let Some(asked) = self.repairing.range else { return };
         let end = run.range().end;
-        self.mending.bytes += run.len_bytes();
-        self.mending.runs.push(run);
-        if end < asked.end && self.mending.bytes < REPAIR_BYTES_MAX {
+        self.repairing.bytes += run.len_bytes();
+        self.repairing.runs.push(run);
+        if end < asked.end && self.repairing.bytes < REPAIR_BYTES_MAX {
             self.engine.handle_fetched_part(from, session);
             return self.ask_for(from, SeqRange::new(end, asked.end));
         }
-        let Some(run) = Run::concat(&self.mending.runs) else { return };
-        self.mending.clear();
+        let Some(run) = Run::concat(&self.repairing.runs) else { return };
+        self.repairing.clear();
         let range = run.range();
         match self.storage.repair(run) {
             Ok(()) => {

@@ -1,4 +1,4 @@
-//! How a secondary aligns its log, gives entries out, mends what is damaged, and stops.
+//! How a secondary aligns its log, gives entries out, repairs what is damaged, and hears its disk.
 
 use tracing::{error, warn};
 
@@ -123,30 +123,30 @@ impl<S: Storage> SecondaryNode<S> {
 
     /// Repairs what is damaged with what the master sends again, as much at once as it sends without
     /// hearing of it. Answers whether the run lies in what is damaged: then it is no other news.
-    pub(super) fn mends(&mut self, now: Time, session: SessionId, run: &Run) -> bool {
+    pub(super) fn repairs(&mut self, now: Time, session: SessionId, run: &Run) -> bool {
         let Some(damage) = self.storage.damage().first().copied() else { return false };
         let range = run.range();
         if damage.first > self.storage.bounds().last || damage.intersection(range).is_empty() {
             return false; // What is missing at the end the engine appends like any other.
         }
-        if self.mending.0.replace(session) != Some(session) {
-            self.mending.1.clear();
+        if self.repairing.0.replace(session) != Some(session) {
+            self.repairing.1.clear();
         }
-        let next = self.mending.1.last().map_or(damage.first, |last| last.range().end);
+        let next = self.repairing.1.last().map_or(damage.first, |last| last.range().end);
         let part = run.clone().split_from(next).and_then(|run| run.split_until(damage.end));
         let part = part.filter(|part| part.range().first == next);
-        let again = part.is_none() && !self.mending.1.is_empty();
+        let again = part.is_none() && !self.repairing.1.is_empty();
         if let Some(part) = part {
-            if self.mending.1.last().is_some_and(|last| last.tail() != part.before()) {
-                self.closed(session, None, "what came to mend the log is no chain");
+            if self.repairing.1.last().is_some_and(|last| last.tail() != part.before()) {
+                self.closed(session, None, "what came to repair the log is no chain");
                 return true;
             }
-            self.mending.1.push(part);
+            self.repairing.1.push(part);
         }
-        let runs = &self.mending.1;
+        let runs = &self.repairing.1;
         let up_to = runs.last().map_or(next.previous(), |last| last.range().last());
         let bytes: usize = runs.iter().map(Run::len_bytes).sum();
-        self.engine.handle_mending(session, range, up_to);
+        self.engine.handle_repairing(session, range, up_to);
         // What comes again shows that its master waits for it to be stored before it sends more.
         if up_to >= damage.last() || bytes >= REPAIR_WINDOW_BYTES_MAX || again {
             self.repair(now, session);
@@ -156,7 +156,7 @@ impl<S: Storage> SecondaryNode<S> {
 
     /// Puts in place what has come.
     fn repair(&mut self, now: Time, session: SessionId) {
-        let runs = std::mem::take(&mut self.mending.1);
+        let runs = std::mem::take(&mut self.repairing.1);
         let Some(run) = Run::concat(&runs) else { return };
         let range = run.range();
         match self.storage.repair(run) {
