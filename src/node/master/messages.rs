@@ -37,6 +37,7 @@ impl<S: Storage> MasterNode<S> {
     ) {
         match result {
             Ok(hello) => {
+                self.let_go(to, None);
                 let peer = self.peer(to);
                 info!(peer = %peer.id, addr = %peer.addr, "connected");
                 peer.link = Some((session, Link::default()));
