@@ -53,28 +53,7 @@ impl Wire {
 }
 
 fn hello(role: Role, node_id: &str) -> Hello {
-    Hello {
-        version_min: 1,
-        version_max: 1,
-        role,
-        node_id: node_id.to_owned(),
-        peer_id: String::new(),
-        log_id: None,
-        epoch: 0,
-        run_id: 0,
-        epoch_table: vec![],
-        stored: 0,
-        tail_epoch: 0,
-        tail_digest: 0,
-        settled: 0,
-        commit: 0,
-        vouches: false,
-        roster: vec![],
-        master_addr: String::new(),
-        frame_bytes_max: 1 << 20,
-        payload_bytes_max: 1 << 20,
-        window_bytes: 16 << 20,
-    }
+    Hello { payload_bytes_max: 1 << 20, window_bytes: 16 << 20, ..Hello::blank(role, node_id) }
 }
 
 #[test]

@@ -4,23 +4,26 @@
 // Public for the fuzzer's crate, private in the test that includes this file.
 #![allow(unreachable_pub)]
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use replog::config::{Config, Invocation, Role as ConfigRole};
-use replog::engine::secondary::MasterHello;
-use replog::engine::{Arrival, Secondary, SecondaryEffect, SessionId};
+use replog::engine::SessionId;
 use replog::gateway::{command, reply, words};
 use replog::limits::{
     FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, HOLD_BACK_BYTES_MAX,
     PAYLOAD_BYTES_MAX, READ_CHUNK_BYTES,
 };
+use replog::node::faults::Faults;
+use replog::node::queue::FrameQueue;
+use replog::node::{About, Machine, Output, SecondaryNode};
+use replog::store::provisional::SharedProvisional;
 use replog::store::record::take_record;
 use replog::store::{LogStore, MemoryLog, Run, RunBuilder};
-use replog::types::{Digest, Epoch, LogId, PrefixId, RunId, Seq, SeqRange};
+use replog::types::{Digest, Epoch, PrefixId, Seq, SeqRange, Time};
 use replog::wire::codec::{AppendHead, Hello, Levels, Role};
 use replog::wire::header::Header;
 use replog::wire::{Frame, FrameDecoder, HEADER_BYTES, Message, reserve_for_read};
@@ -398,11 +401,10 @@ fn histories() -> [Run; 2] {
     [build(0), build(1)]
 }
 
-/// A secondary's driver without sockets, as thin as can be.
+/// A secondary, and a master that says anything to it.
 struct Peer {
-    engine: Secondary,
-    log: MemoryLog,
-    held: BTreeMap<Seq, Run>,
+    node: SecondaryNode<MemoryLog>,
+    now: Time,
     session: SessionId,
     introduced: bool,
     histories: [Run; 2],
@@ -414,10 +416,13 @@ struct Peer {
 
 impl Peer {
     fn new() -> Self {
+        let id = "s1".parse().expect("a name");
+        let about = About { id, advertise: "here:1".to_owned(), payload_max: 1 << 20 };
+        let faults = Faults::new(Duration::ZERO, 1);
+        let log = (MemoryLog::new(), SharedProvisional::default());
         Peer {
-            engine: Secondary::default(),
-            log: MemoryLog::new(),
-            held: BTreeMap::new(),
+            node: SecondaryNode::new(about, Duration::from_secs(1), faults, log),
+            now: Time::ZERO,
             session: SessionId(1),
             introduced: false,
             histories: histories(),
@@ -456,15 +461,16 @@ impl Peer {
                 }
             }
             _ => {
-                let _ = self.engine.poll_ack();
+                self.now = self.now.after(Duration::from_millis(100));
+                self.node.begin_turn(self.now);
             }
         }
+        self.carry_out();
     }
 
     fn reconnect(&mut self, tell: bool) {
         if tell {
-            self.engine.handle_disconnected(self.session);
-            self.carry_out(None);
+            self.node.handle_closed(self.now, self.session, None, "gone");
         }
         self.session = SessionId(self.session.0 + 1);
         self.introduced = false;
@@ -482,7 +488,7 @@ impl Peer {
             seq => history.prefix_id(seq).expect("it is in the history"),
         };
         let mut head = AppendHead {
-            epoch: self.engine.epoch().number(),
+            epoch: self.node.engine().epoch().number(),
             first,
             count: count as u32,
             previous_epoch: before.epoch.number(),
@@ -505,7 +511,7 @@ impl Peer {
         Message::Append(head, records.into())
     }
 
-    /// What the runtime does with a frame, by way of its bytes.
+    /// A frame comes, by way of its bytes.
     fn receive(&mut self, message: &Message) {
         let bytes = message.encode().to_bytes();
         let limit =
@@ -519,123 +525,60 @@ impl Peer {
         let Ok(Some(message)) = Message::decode(frame) else {
             panic!("our own messages are good: {message:?}")
         };
-        let followed = self.engine.session() == Some(self.session);
         match message {
-            Message::Hello(hello) if hello.role == Role::Master => self.introduce(&hello),
+            Message::Hello(hello) if !self.introduced && hello.role == Role::Master => {
+                self.introduced = true;
+                self.node.handle_accepted(self.now, self.session, &hello);
+            }
             _ if !self.introduced => self.reconnect(true),
-            Message::Append(head, _) if followed && (head.count == 0 || head.first == 0) => {
-                self.reconnect(true);
-            }
-            Message::Append(head, records) if followed => self.take_run(&head, records),
-            Message::Heartbeat(beat) if followed => {
-                if self.engine.admits(self.session, Epoch::new(beat.epoch)) {
-                    self.take_levels(&beat.levels);
-                }
-            }
-            _ => self.reconnect(true),
-        }
-        self.carry_out(None);
-    }
-
-    fn introduce(&mut self, hello: &Hello) {
-        let facts = MasterHello {
-            log_id: hello.log_id.map(LogId::new),
-            epoch: Epoch::new(hello.epoch),
-            run_id: RunId::new(hello.run_id),
-            begins: hello.begins().map(Seq::new),
-        };
-        self.introduced = self.engine.handle_hello(self.session, facts).is_ok();
-        if !self.introduced {
-            self.reconnect(true);
+            message => self.node.handle_message(self.now, self.session, message),
         }
     }
 
-    fn take_levels(&mut self, levels: &Levels) {
-        let held_by = levels.held_by.iter().copied().take(128).map(Seq::new).collect();
-        self.engine.handle_levels(self.session, Seq::new(levels.commit), held_by);
-    }
-
-    fn take_run(&mut self, head: &AppendHead, records: Bytes) {
-        if !self.engine.admits(self.session, Epoch::new(head.epoch)) {
-            return;
-        }
-        let before = PrefixId {
-            epoch: Epoch::new(head.previous_epoch),
-            digest: Digest::new(head.previous_digest),
-        };
-        let first = Seq::new(head.first);
-        let (count, epoch) = (u64::from(head.count), Epoch::new(head.epoch));
-        match Run::verify_sent(records, first, count, before, epoch) {
-            Ok(run) => {
-                if self.arrive(&run) {
-                    self.take_levels(&head.levels);
+    /// Lets the node decide, and takes what it says: good frames, each of them.
+    fn carry_out(&mut self) {
+        loop {
+            while self.node.step(self.now) {}
+            assert_eq!(self.node.failure(), None, "no frame ends a node");
+            self.node.drain_events().for_each(drop);
+            match self.node.poll_output() {
+                None => return,
+                Some(Output::Write { session }) => {
+                    let Some(queue) = self.node.queue(session) else { continue };
+                    let taken = check_frames(queue);
+                    self.node.handle_taken(self.now, session, taken);
                 }
-                self.carry_out(Some(run));
-            }
-            Err(_) => self.engine.handle_bad_run(self.session, first),
-        }
-    }
-
-    fn arrive(&mut self, run: &Run) -> bool {
-        let range = run.range();
-        let common = self.engine.written().min(range.last());
-        let overlap = (range.first <= common)
-            .then(|| run.prefix_id(common).zip(self.log.reader().prefix_id(common)))
-            .flatten();
-        let (before, tail, bytes) = (run.before(), run.tail(), run.len_bytes());
-        let arrival = Arrival { range, before, tail, bytes, overlap };
-        self.engine.handle_arrival(self.session, arrival)
-    }
-
-    fn carry_out(&mut self, mut current: Option<Run>) {
-        while let Some(effect) = self.engine.poll_effect() {
-            match effect {
-                SecondaryEffect::Append { range } => {
-                    let run = current.take().and_then(|run| run.split_from(range.first));
-                    self.log.append(run.expect("what just arrived")).expect("it continues the log");
-                    self.engine.handle_written(range.last());
-                }
-                SecondaryEffect::Hold { range } => {
-                    let run = current.take().expect("what just arrived");
-                    self.held.insert(range.first, run);
-                }
-                SecondaryEffect::Release { first } => {
-                    if let (Some(run), Some(_)) = (self.held.remove(&first), self.engine.session())
-                    {
-                        self.arrive(&run);
-                        current = Some(run);
+                Some(Output::Close { session, last_words }) => {
+                    if let Some(words) = last_words {
+                        check_frames(&words);
                     }
-                }
-                SecondaryEffect::DropHeld => self.held.clear(),
-                SecondaryEffect::MakeDurable { up_to } => {
-                    let stored = self.log.make_durable(up_to);
-                    self.engine.handle_stored(stored);
-                }
-                SecondaryEffect::Keep { .. } | SecondaryEffect::Nack { .. } => {}
-                SecondaryEffect::SetAside { .. } | SecondaryEffect::Reconnect { .. } => {
-                    panic!("no frame of this target asks for it")
-                }
-                SecondaryEffect::Close { session, .. } => {
                     if session == self.session {
+                        self.session = SessionId(self.session.0 + 1);
                         self.introduced = false;
                     }
                 }
-                SecondaryEffect::Ack { .. } => panic!("ACKs come by poll_ack"),
+                Some(other) => panic!("a secondary in memory asks for {other:?}"),
             }
         }
     }
 
     fn check(&mut self) {
-        let reader = self.log.reader();
-        let (bounds, engine) = (reader.bounds(), &self.engine);
+        let (bounds, engine) = (self.node.storage().bounds(), self.node.engine());
+        let reader = self.node.storage().reader();
         assert_eq!(engine.written(), bounds.last);
         assert!(engine.stored() <= engine.written());
         assert_eq!(engine.tail(), bounds.tail);
         assert!(engine.epoch() >= self.epoch, "a promise never falls");
         assert!(engine.levels().commit >= self.commit, "commit never falls");
-        (self.epoch, self.commit) = (engine.epoch(), engine.levels().commit);
-        let held: usize = self.held.values().map(Run::len_bytes).sum();
+        let held: usize = self.node.held().values().map(Run::len_bytes).sum();
         assert!(held <= HOLD_BACK_BYTES_MAX);
+        // What a master says its log has not is moved aside, unless it was committed.
+        let there = self.known.len() as u64 - 1;
+        if bounds.last.number() < there {
+            assert!(bounds.last >= self.commit.min(Seq::new(there)), "what is committed stays");
+            self.known.truncate(bounds.last.number() as usize + 1);
+        }
+        (self.epoch, self.commit) = (engine.epoch(), engine.levels().commit);
         for (seq, known) in self.known.iter().enumerate() {
             let prefix = reader.prefix_id(Seq::new(seq as u64)).expect("nothing goes away");
             assert_eq!(prefix.digest, *known, "entry {seq} is what it was");
@@ -649,6 +592,18 @@ impl Peer {
     }
 }
 
+/// Whether what waits is frames that another node understands; how many bytes they are.
+fn check_frames(queue: &FrameQueue) -> usize {
+    let mut buffer = BytesMut::new();
+    queue.slices().iter().for_each(|slice| buffer.extend_from_slice(slice));
+    let bytes = buffer.len();
+    let decoder = FrameDecoder { body_bytes_max: FRAME_BODY_BYTES_MAX };
+    while let Some(frame) = decoder.decode(&mut buffer).expect("a node sends good frames") {
+        Message::decode(frame).expect("with good bodies").expect("of known types");
+    }
+    bytes
+}
+
 fn levels(input: &mut Input<'_>) -> Levels {
     let commit = input.number();
     let nodes = input.byte() % 4;
@@ -657,26 +612,12 @@ fn levels(input: &mut Input<'_>) -> Levels {
 
 fn hello(input: &mut Input<'_>) -> Hello {
     let flags = input.byte();
+    let role = if flags & 7 == 7 { Role::Client } else { Role::Master };
     Hello {
-        version_min: 1,
-        version_max: 1,
-        role: if flags & 7 == 7 { Role::Client } else { Role::Master },
-        node_id: "master".into(),
         peer_id: "s1".into(),
         log_id: (flags & 0x18 != 0).then_some([flags >> 7; 16]),
         epoch: input.number(),
         run_id: u64::from(flags >> 5 & 1),
-        epoch_table: vec![],
-        stored: 0,
-        tail_epoch: 0,
-        tail_digest: 0,
-        settled: 0,
-        commit: 0,
-        vouches: false,
-        roster: vec![],
-        master_addr: String::new(),
-        frame_bytes_max: 1 << 20,
-        payload_bytes_max: 1 << 20,
-        window_bytes: 1 << 20,
+        ..Hello::blank(role, "master")
     }
 }

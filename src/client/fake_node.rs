@@ -24,26 +24,15 @@ impl FakeNode {
     pub(crate) async fn master() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            role: Role::Master,
-            node_id: "master".to_owned(),
-            peer_id: String::new(),
             log_id: Some([7; 16]),
             epoch: 1,
             run_id: 1,
-            epoch_table: Vec::new(),
-            stored: 0,
-            tail_epoch: 0,
-            tail_digest: 0,
-            settled: 0,
-            commit: 0,
             vouches: true,
             roster: ["master", "s1", "s2"].map(str::to_owned).to_vec(),
             master_addr: listener.local_addr().unwrap().to_string(),
-            frame_bytes_max: FRAME_BODY_BYTES_MAX as u32,
             payload_bytes_max: 1 << 20,
             window_bytes: 1 << 24,
+            ..Hello::blank(Role::Master, "master")
         };
         FakeNode { listener, hello }
     }

@@ -178,26 +178,8 @@ fn no_frame(error: FrameError, said: &[u8], port: u16) -> ConnectFailure {
 
 fn client_hello(visitor: &Visitor) -> Message {
     Message::Hello(Hello {
-        version_min: VERSION,
-        version_max: VERSION,
-        role: Role::Client,
-        node_id: visitor.name.clone(),
         peer_id: if visitor.only_looks { OPERATOR.to_owned() } else { String::new() },
-        log_id: None,
-        epoch: 0,
-        run_id: 0,
-        epoch_table: Vec::new(),
-        stored: 0,
-        tail_epoch: 0,
-        tail_digest: 0,
-        settled: 0,
-        commit: 0,
-        vouches: false,
-        roster: Vec::new(),
-        master_addr: String::new(),
-        frame_bytes_max: FRAME_BODY_BYTES_MAX as u32, // Asserted to fit in `limits`.
-        payload_bytes_max: 0,
-        window_bytes: 0,
+        ..Hello::blank(Role::Client, visitor.name.as_str())
     })
 }
 

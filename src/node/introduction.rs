@@ -7,12 +7,12 @@ use crate::codes::RefuseCode;
 use crate::engine::ranges::RangeSet;
 use crate::limits::{
     ACK_RANGES_MAX, ADDRESS_BYTES_MAX, CLIENT_NAME_BYTES_MAX, EPOCH_TABLE_ROWS_MAX,
-    FRAME_BODY_BYTES_MAX, LOGGED_TEXT_BYTES_MAX, NODES_MAX, WINDOW_BYTES_MAX,
+    LOGGED_TEXT_BYTES_MAX, NODES_MAX, WINDOW_BYTES_MAX,
 };
 use crate::store::LogReader;
 use crate::types::{Epoch, NodeId, PrefixId, Seq, SeqRange};
 use crate::wire::codec::{self, EpochStart, Hello};
-use crate::wire::{FrameDecoder, FrameError, Message, VERSION};
+use crate::wire::{FrameDecoder, FrameError, Message};
 
 /// The next message in the buffer; `None` while it is incomplete.
 ///
@@ -103,26 +103,13 @@ pub fn epoch_table(log: &LogReader) -> Vec<EpochStart> {
 /// The parts of a HELLO that every node of this version says alike; positions of an empty log.
 pub fn hello_of(about: &About, role: codec::Role, roster: &[NodeId], commit: Seq) -> Hello {
     Hello {
-        version_min: VERSION,
-        version_max: VERSION,
-        role,
-        node_id: about.id.to_string(),
-        peer_id: String::new(),
-        log_id: None,
-        epoch: 0,
-        run_id: 0,
-        epoch_table: Vec::new(),
-        stored: 0,
         tail_epoch: PrefixId::EMPTY.epoch.number(),
         tail_digest: PrefixId::EMPTY.digest.value(),
-        settled: 0,
         commit: commit.number(),
-        vouches: false,
         roster: roster.iter().map(ToString::to_string).collect(),
-        master_addr: String::new(),
-        frame_bytes_max: FRAME_BODY_BYTES_MAX as u32, // Checked in `limits`: it fits.
         payload_bytes_max: u32::try_from(about.payload_max).unwrap_or(u32::MAX),
         window_bytes: WINDOW_BYTES_MAX as u64,
+        ..Hello::blank(role, about.id.as_str())
     }
 }
 

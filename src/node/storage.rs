@@ -5,7 +5,7 @@ use tracing::warn;
 use super::machine::{DISK_LOOK_INTERVAL, Failure};
 use crate::engine::OwnLog;
 use crate::engine::secondary::Holdings;
-use crate::store::{LogStore, StoreError};
+use crate::store::{LogStore, MemoryLog, StoreError};
 use crate::types::{NodeId, Seq, SeqRange, Time};
 
 /// A node's log with its disk. Calls return at once but where the trait says otherwise; what takes time
@@ -43,6 +43,41 @@ pub trait Storage: LogStore {
 
     /// Files with entries that were moved aside.
     fn aside_files(&self) -> u64;
+}
+
+/// What an empty log in memory holds is all it ever said it did only if it never said anything.
+impl Storage for MemoryLog {
+    fn is_disk(&self) -> bool {
+        false
+    }
+
+    fn fsync(&self) -> &'static str {
+        ""
+    }
+
+    fn was_whole(&self) -> bool {
+        false
+    }
+
+    fn sync_now(&mut self) -> Seq {
+        self.bounds().last
+    }
+
+    fn sync_failure(&self) -> Option<String> {
+        None
+    }
+
+    fn take_found_damage(&mut self) -> Vec<(SeqRange, String)> {
+        Vec::new()
+    }
+
+    fn look_at_home(&mut self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn aside_files(&self) -> u64 {
+        0
+    }
 }
 
 /// What cannot be read, as STATUS says it; empty if all can.

@@ -192,28 +192,7 @@ mod tests {
 
     /// A HELLO of `id`, as far as dialling looks at it.
     fn hello_of(role: Role, id: &str, peer_id: &str) -> Hello {
-        Hello {
-            version_min: 1,
-            version_max: 1,
-            role,
-            node_id: id.to_owned(),
-            peer_id: peer_id.to_owned(),
-            log_id: None,
-            epoch: 1,
-            run_id: 7,
-            epoch_table: Vec::new(),
-            stored: 0,
-            tail_epoch: 0,
-            tail_digest: 0,
-            settled: 0,
-            commit: 0,
-            vouches: false,
-            roster: Vec::new(),
-            master_addr: String::new(),
-            frame_bytes_max: 1 << 20,
-            payload_bytes_max: 1 << 20,
-            window_bytes: 1 << 20,
-        }
+        Hello { peer_id: peer_id.to_owned(), epoch: 1, run_id: 7, ..Hello::blank(role, id) }
     }
 
     /// Answers the first frame of each connection with `answer`, or says nothing. The task gives the

@@ -10,7 +10,8 @@ use bincode::{Decode, Encode};
 use bytes::{Bytes, BytesMut};
 
 use super::frame::{Frame, OutFrame};
-use super::header::HEADER_BYTES;
+use super::header::{HEADER_BYTES, VERSION};
+use crate::limits::FRAME_BODY_BYTES_MAX;
 
 /// What decoded heads may occupy. bincode checks a container's announced size against it before it
 /// allocates; without a limit eleven bytes could ask for the whole memory.
@@ -91,6 +92,32 @@ pub struct Hello {
 }
 
 impl Hello {
+    /// What a node or client of this version says that has no log and nothing to tell.
+    pub fn blank(role: Role, node_id: impl Into<String>) -> Hello {
+        Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            role,
+            node_id: node_id.into(),
+            peer_id: String::new(),
+            log_id: None,
+            epoch: 0,
+            run_id: 0,
+            epoch_table: Vec::new(),
+            stored: 0,
+            tail_epoch: 0,
+            tail_digest: 0,
+            settled: 0,
+            commit: 0,
+            vouches: false,
+            roster: Vec::new(),
+            master_addr: String::new(),
+            frame_bytes_max: FRAME_BODY_BYTES_MAX as u32, // Asserted to fit in `limits`.
+            payload_bytes_max: 0,
+            window_bytes: 0,
+        }
+    }
+
     /// Where the epoch that the sender names begins; `None` if it does not say.
     pub fn begins(&self) -> Option<u64> {
         let newest = self.epoch_table.last().filter(|row| row.epoch == self.epoch);
