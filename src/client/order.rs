@@ -10,7 +10,7 @@ use super::outcome::AppendOutcome;
 
 type Answer = Result<AppendOutcome, ConnectionLost>;
 
-/// Consecutive entries of an [`Appender`] that met the same end.
+/// Consecutive entries of an [`Appender`](super::Appender) that met the same end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
     /// Index of the first.
