@@ -264,11 +264,16 @@ impl Driver {
                 }
             }
             PeerEvent::Messages { session, messages } => {
-                let machine = self.carried.machine();
-                if machine.handle_heard(now, session) {
-                    messages
-                        .into_iter()
-                        .for_each(|message| machine.handle_message(now, session, message));
+                if !self.carried.machine().handle_heard(now, session) {
+                    return;
+                }
+                for message in messages {
+                    self.carried.machine().handle_message(now, session, message);
+                    // What answers it leaves before the next one: each heartbeat has an answer of its own,
+                    // as long as the peer takes them.
+                    while let Some(output) = self.carried.machine().poll_output() {
+                        self.carry_out(now, output);
+                    }
                 }
             }
             PeerEvent::Closed { session, refuse, reason } => {
