@@ -137,7 +137,7 @@ impl<S: Storage> MasterNode<S> {
             roster: std::iter::once(about.id.clone()).chain(others).collect(),
             about,
             engine: Master::new(config, run_id, log_id, own_log(&storage), now),
-            log: storage.reader(),
+            log: storage.log().reader(),
             storage,
             room: DiskRoom::default(),
             look_at: Time::ZERO,
@@ -214,7 +214,7 @@ impl<S: Storage> MasterNode<S> {
                 if self.arena.capacity() < READ_CHUNK_BYTES {
                     self.arena = BytesMut::with_capacity(ARENA_BYTES);
                 }
-                let bounds = self.storage.bounds();
+                let bounds = self.storage.log().bounds();
                 empty.insert(RunBuilder::new(&mut self.arena, bounds.last, bounds.tail))
             }
         };

@@ -82,7 +82,7 @@ impl<S: Storage> SecondaryNode<S> {
         SecondaryNode {
             about,
             engine: Secondary::new(holdings(&storage)),
-            log: storage.reader(),
+            log: storage.log().reader(),
             storage,
             room: DiskRoom::default(),
             look_at: Time::ZERO,
@@ -379,7 +379,7 @@ impl<S: Storage> SecondaryNode<S> {
     /// Whether there is room for a run; if not, the engine refuses it.
     fn takes(&mut self, now: Time, session: SessionId, run: &Run) -> bool {
         let bytes = run.len_bytes();
-        let room = self.storage.room_for(bytes);
+        let room = self.storage.log().room_for(bytes);
         self.refused_for = room.err().or(self.refused_for);
         // What only repairs the log would be collected in vain.
         let repairs = run.range().last() <= self.engine.written();

@@ -5,12 +5,41 @@ use tracing::warn;
 use super::machine::{DISK_LOOK_INTERVAL, Failure};
 use crate::engine::OwnLog;
 use crate::engine::secondary::Holdings;
-use crate::store::{LogStore, MemoryLog, StoreError};
+use crate::store::{LogStore, MemoryLog, Run, StoreError};
 use crate::types::{NodeId, Seq, SeqRange, Time};
 
 /// A node's log with its disk. Calls return at once but where the trait says otherwise; what takes time
 /// is done elsewhere and told by whoever carries the node with [`super::Machine::begin_turn`].
-pub trait Storage: LogStore {
+///
+/// What is given here does as [`LogStore`] says, by the log itself; a played disk has its own ways.
+pub trait Storage: Send {
+    /// The log.
+    fn log(&self) -> &dyn LogStore;
+
+    /// The same, for its one owner.
+    fn log_mut(&mut self) -> &mut dyn LogStore;
+
+    /// See [`LogStore::append`].
+    ///
+    /// # Errors
+    /// As there.
+    fn append(&mut self, run: Run) -> Result<(), StoreError> {
+        self.log_mut().append(run)
+    }
+
+    /// See [`LogStore::make_durable`].
+    fn make_durable(&mut self, up_to: Seq) -> Seq {
+        self.log_mut().make_durable(up_to)
+    }
+
+    /// See [`LogStore::set_aside`].
+    ///
+    /// # Errors
+    /// As there.
+    fn set_aside(&mut self, from: Seq, reason: &str) -> Result<u64, StoreError> {
+        self.log_mut().set_aside(from, reason)
+    }
+
     /// Whether there is a disk that may be full, fail or be found damaged.
     fn is_disk(&self) -> bool;
 
@@ -47,6 +76,14 @@ pub trait Storage: LogStore {
 
 /// What an empty log in memory holds is all it ever said it did only if it never said anything.
 impl Storage for MemoryLog {
+    fn log(&self) -> &dyn LogStore {
+        self
+    }
+
+    fn log_mut(&mut self) -> &mut dyn LogStore {
+        self
+    }
+
     fn is_disk(&self) -> bool {
         false
     }
@@ -60,7 +97,7 @@ impl Storage for MemoryLog {
     }
 
     fn sync_now(&mut self) -> Seq {
-        self.bounds().last
+        self.log().bounds().last
     }
 
     fn sync_failure(&self) -> Option<String> {
@@ -82,12 +119,12 @@ impl Storage for MemoryLog {
 
 /// What cannot be read, as STATUS says it; empty if all can.
 pub fn damaged(storage: &impl Storage) -> String {
-    storage.damage().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    storage.log().damage().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// What a master's engine must know of the log it starts with.
 pub fn own_log(storage: &impl Storage) -> OwnLog {
-    let (bounds, identity) = (storage.bounds(), storage.identity());
+    let (bounds, identity) = (storage.log().bounds(), storage.log().identity());
     OwnLog {
         log_id: identity.log_id,
         epoch: identity.epoch,
@@ -101,7 +138,7 @@ pub fn own_log(storage: &impl Storage) -> OwnLog {
 
 /// What a secondary's engine must know of the log it starts with.
 pub fn holdings(storage: &impl Storage) -> Holdings {
-    let (bounds, identity) = (storage.bounds(), storage.identity());
+    let (bounds, identity) = (storage.log().bounds(), storage.log().identity());
     Holdings {
         log_id: identity.log_id,
         epoch: identity.epoch,
@@ -143,13 +180,13 @@ pub fn hear(
 /// # Errors
 /// The disk failed the last sync, or does not take what is to be kept.
 pub fn leave(storage: &mut impl Storage, commit: Seq) -> Result<(), Failure> {
-    let mut identity = storage.identity().clone();
+    let mut identity = storage.log().identity().clone();
     identity.commit = commit;
-    match storage.set_identity(identity) {
+    match storage.log_mut().set_identity(identity) {
         Ok(()) => {}
         Err(error @ StoreError::Failed { .. }) => return Err(error.into()),
         Err(error) => warn!(%error, "the commit position was not kept"),
     }
-    storage.close();
+    storage.log_mut().close();
     storage.sync_failure().map_or(Ok(()), |reason| Err(Failure::SyncFailed(reason)))
 }

@@ -23,7 +23,7 @@ use crate::config::Role;
 use crate::engine::{Health, Levels};
 use crate::gateway::status::Status;
 use crate::logging;
-use crate::store::LogStore as _;
+use crate::node::Storage as _;
 use crate::types::{NodeId, Seq, Shortage};
 
 /// Names and values of labels.
@@ -419,7 +419,7 @@ impl Metrics {
         let node = &status.node;
         self.set_position(&node.id, "received", node.next.previous());
         self.set_position(&node.id, "stored", stored);
-        let log_bytes = log.bounds().bytes;
+        let log_bytes = log.log().bounds().bytes;
         let syncs = log.sync_stats().unwrap_or_default();
         self.syncs.inner().store(syncs.count, Ordering::Relaxed);
         let seconds = syncs.total.as_secs_f64();

@@ -26,7 +26,6 @@ use crate::logging::announce;
 use crate::node::faults::Faults;
 use crate::node::master::Beginnings;
 use crate::node::{About, MasterNode, SecondaryNode, Storage as _, View};
-use crate::store::LogStore as _;
 use crate::store::provisional::SharedProvisional;
 use crate::types::{LogId, NodeId, RunId};
 
@@ -125,7 +124,7 @@ pub(super) async fn serve(
         return stopped_early(&config.node.id);
     };
     let opened = opened?;
-    let (store, reader) = (opened.kind(), opened.reader());
+    let (store, reader) = (opened.kind(), opened.log().reader());
     let (view, viewed) = watch::channel(first_view(&config));
     let about = About {
         id: config.node.id.clone(),
@@ -236,7 +235,8 @@ fn start_driver(
     let about = node.about.clone();
     let carried = match config.role {
         Role::Master => {
-            let (has_log, last) = (opened.identity().log_id.is_some(), opened.bounds().last);
+            let (has_log, last) =
+                (opened.log().identity().log_id.is_some(), opened.log().bounds().last);
             if config.node.bootstrap && has_log {
                 warn!(seq = %last, "--bootstrap does nothing: this node has a log, and goes on with it");
             }

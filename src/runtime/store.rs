@@ -15,10 +15,10 @@ use crate::limits::{FRAME_BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, RUN_BYTES_MAX};
 use crate::node::Storage;
 use crate::store::fs::RealFs;
 use crate::store::{
-    Bounds, DiskEvent, DiskLog, DiskOptions, Fsync, Identity, LogReader, LogStore, MemoryLog,
-    Opened, Recovery, Run, StoreError, SyncStats,
+    DiskEvent, DiskLog, DiskOptions, Fsync, LogStore, MemoryLog, Opened, Recovery, StoreError,
+    SyncStats,
 };
-use crate::types::{Seq, SeqRange, Shortage};
+use crate::types::{Seq, SeqRange};
 
 /// So much is verified at once by the scrub …
 const SCRUB_STEP_BYTES: usize = 256 << 10;
@@ -176,69 +176,23 @@ impl NodeLog {
         };
         tokio::spawn(async move { end.run_until_cancelled(scrubbing).await });
     }
+}
 
-    fn store(&self) -> &dyn LogStore {
+impl Storage for NodeLog {
+    fn log(&self) -> &dyn LogStore {
         match &self.log {
             Log::Memory(log) => log,
             Log::Disk(log) => &**log,
         }
     }
 
-    fn store_mut(&mut self) -> &mut dyn LogStore {
+    fn log_mut(&mut self) -> &mut dyn LogStore {
         match &mut self.log {
             Log::Memory(log) => log,
             Log::Disk(log) => &mut **log,
         }
     }
-}
 
-impl LogStore for NodeLog {
-    fn append(&mut self, run: Run) -> Result<(), StoreError> {
-        self.store_mut().append(run)
-    }
-
-    fn make_durable(&mut self, up_to: Seq) -> Seq {
-        self.store_mut().make_durable(up_to)
-    }
-
-    fn bounds(&self) -> Bounds {
-        self.store().bounds()
-    }
-
-    fn reader(&self) -> LogReader {
-        self.store().reader()
-    }
-
-    fn room_for(&self, bytes: usize) -> Result<(), Shortage> {
-        self.store().room_for(bytes)
-    }
-
-    fn identity(&self) -> &Identity {
-        self.store().identity()
-    }
-
-    fn set_identity(&mut self, identity: Identity) -> Result<(), StoreError> {
-        self.store_mut().set_identity(identity)
-    }
-
-    fn set_aside(&mut self, from: Seq, reason: &str) -> Result<u64, StoreError> {
-        self.store_mut().set_aside(from, reason)
-    }
-
-    fn repair(&mut self, run: Run) -> Result<(), StoreError> {
-        self.store_mut().repair(run)
-    }
-
-    fn damage(&self) -> Vec<SeqRange> {
-        self.store().damage()
-    }
-
-    fn close(&mut self) {
-        self.store_mut().close();
-    }
-}
-
-impl Storage for NodeLog {
     fn is_disk(&self) -> bool {
         matches!(self.log, Log::Disk(_))
     }

@@ -13,10 +13,10 @@ impl<S: Storage> MasterNode<S> {
     /// before goes first if it is in the way.
     pub(super) fn look_for_room(&mut self, now: Time, bytes: usize) {
         let pending = self.builder.as_ref().map_or(0, RunBuilder::len_bytes);
-        let mut room = self.storage.room_for(pending + bytes);
+        let mut room = self.storage.log().room_for(pending + bytes);
         if pending > 0 && room.is_err() {
             self.write_run(now);
-            room = self.storage.room_for(bytes);
+            room = self.storage.log().room_for(bytes);
         }
         self.engine.handle_room(room.err());
     }
@@ -45,10 +45,10 @@ impl<S: Storage> MasterNode<S> {
             return;
         }
         self.note_damage();
-        let shortage = self.storage.room_for(0).err();
+        let shortage = self.storage.log().room_for(0).err();
         self.engine.handle_room(shortage);
         self.room.note(now, &self.about.id, shortage);
-        let last = self.storage.bounds().last;
+        let last = self.storage.log().bounds().last;
         let stored = self.storage.make_durable(last);
         self.stored(now, stored);
     }
@@ -67,7 +67,7 @@ impl<S: Storage> MasterNode<S> {
     /// The first range that cannot be read. What was lost at the end of the log is not there to be
     /// read: it is adopted, or numbered anew.
     pub(super) fn damage(&self) -> Option<SeqRange> {
-        let last = self.storage.bounds().last;
-        self.storage.damage().first().copied().filter(|range| range.first <= last)
+        let last = self.storage.log().bounds().last;
+        self.storage.log().damage().first().copied().filter(|range| range.first <= last)
     }
 }

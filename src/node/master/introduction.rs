@@ -11,7 +11,7 @@ use crate::wire::codec::{EpochStart, Hello, Role};
 
 impl<S: Storage> MasterNode<S> {
     pub(super) fn hello(&mut self, to: NodeIndex) -> Hello {
-        let bounds = self.storage.bounds();
+        let bounds = self.storage.log().bounds();
         let epoch = self.engine.epoch().number();
         let mut epoch_table = epoch_table(&self.log);
         if epoch > 0 && epoch_table.last().is_none_or(|newest| newest.epoch < epoch) {

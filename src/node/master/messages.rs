@@ -93,7 +93,7 @@ impl<S: Storage> MasterNode<S> {
             vouches: hello.vouches,
             common: last_common(
                 &self.log.epoch_table(),
-                self.storage.bounds().last,
+                self.storage.log().bounds().last,
                 &hello.epoch_table.iter().map(epoch_row).collect::<Vec<_>>(),
                 stored,
             ),

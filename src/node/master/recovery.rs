@@ -79,7 +79,7 @@ impl<S: Storage> MasterNode<S> {
     /// Writes down what must never be forgotten.
     pub(super) fn keep(&mut self, identity: Identity) {
         let epoch = identity.epoch;
-        let kept = self.storage.set_identity(identity);
+        let kept = self.storage.log_mut().set_identity(identity);
         self.events.push(Event::Kept { epoch, done: kept.is_ok() });
         if let Err(error) = kept {
             self.fail(error);
@@ -126,7 +126,7 @@ impl<S: Storage> MasterNode<S> {
     ) {
         let first = Seq::new(head.first);
         let adopting = matches!(self.engine.reign(), Reign::Adopting { .. });
-        let bounds = self.storage.bounds();
+        let bounds = self.storage.log().bounds();
         let expected = if adopting { Some(bounds.last.next()) } else { self.repairing.next() };
         if !adopting && expected != Some(first) {
             // The answer to what was asked for before more damage was found.
@@ -148,7 +148,7 @@ impl<S: Storage> MasterNode<S> {
         };
         if adopting {
             let (range, tail) = (run.range(), run.tail());
-            if self.storage.room_for(run.len_bytes()).is_err() {
+            if self.storage.log().room_for(run.len_bytes()).is_err() {
                 // Nothing is lost: what was not taken is asked for again, on a new connection.
                 return debug!(seq = %range, "no room to adopt");
             }
@@ -178,7 +178,7 @@ impl<S: Storage> MasterNode<S> {
         let Some(run) = Run::concat(&self.repairing.runs) else { return };
         self.repairing.clear();
         let range = run.range();
-        match self.storage.repair(run) {
+        match self.storage.log_mut().repair(run) {
             Ok(()) => {
                 warn!(seq = %range, "repaired from a secondary");
                 self.events.push(Event::Repaired(range));

@@ -83,7 +83,7 @@ impl<S: Storage> SecondaryNode<S> {
         let (log_id, epoch, run_id) = promise;
         let (log_id, commit) = (Some(log_id), self.engine.levels().commit);
         let identity = Identity { log_id, epoch, run_id, settled, commit, vouches };
-        let kept = self.storage.set_identity(identity);
+        let kept = self.storage.log_mut().set_identity(identity);
         self.events.push(Event::Kept { epoch, done: kept.is_ok() });
         if let Err(error) = kept {
             self.fail(error);

@@ -26,7 +26,7 @@ impl<S: Storage> SecondaryNode<S> {
         };
         // Nothing leaves the log that cannot be kept. The master asks again.
         let bytes = self.log.bytes_after(last) as usize; // Less than a disk has.
-        if last < self.engine.written() && self.storage.room_for(bytes).is_err() {
+        if last < self.engine.written() && self.storage.log().room_for(bytes).is_err() {
             self.no_room_aside = Some(bytes);
             let reason = "no room on this node's disk to keep aside what differs: make room there";
             return self.closed(session, Some(RefuseCode::Busy), reason);
@@ -100,7 +100,7 @@ impl<S: Storage> SecondaryNode<S> {
     fn look_for_room(&mut self, now: Time) {
         let refused = self.engine.lacks_room();
         let wanted = refused.max(self.no_room_aside).unwrap_or(0);
-        let shortage = self.storage.room_for(wanted).err();
+        let shortage = self.storage.log().room_for(wanted).err();
         self.room.note(now, &self.about.id, shortage);
         if shortage.is_none() {
             self.no_room_aside = None;
@@ -117,16 +117,17 @@ impl<S: Storage> SecondaryNode<S> {
         for (range, why) in self.storage.take_found_damage() {
             error!(id = %self.about.id, seq = %range, why, "part of the log is damaged; the master sends it again");
         }
-        self.engine.handle_damage(self.storage.damage().first().copied());
+        self.engine.handle_damage(self.storage.log().damage().first().copied());
         self.carry_out(now, None);
     }
 
     /// Repairs what is damaged with what the master sends again, as much at once as it sends without
     /// hearing of it. Answers whether the run lies in what is damaged: then it is no other news.
     pub(super) fn repairs(&mut self, now: Time, session: SessionId, run: &Run) -> bool {
-        let Some(damage) = self.storage.damage().first().copied() else { return false };
+        let Some(damage) = self.storage.log().damage().first().copied() else { return false };
         let range = run.range();
-        if damage.first > self.storage.bounds().last || damage.intersection(range).is_empty() {
+        if damage.first > self.storage.log().bounds().last || damage.intersection(range).is_empty()
+        {
             return false; // What is missing at the end the engine appends like any other.
         }
         if self.repairing.0.replace(session) != Some(session) {
@@ -159,7 +160,7 @@ impl<S: Storage> SecondaryNode<S> {
         let runs = std::mem::take(&mut self.repairing.1);
         let Some(run) = Run::concat(&runs) else { return };
         let range = run.range();
-        match self.storage.repair(run) {
+        match self.storage.log_mut().repair(run) {
             Ok(()) => {
                 warn!(id = %self.about.id, seq = %range, "repaired from the master");
                 self.events.push(Event::Repaired(range));

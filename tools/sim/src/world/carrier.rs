@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use replog::engine::SessionId;
+use replog::node::Storage as _;
 use replog::node::client::{AppendRun, Payloads, RunOptions};
 use replog::node::faults::Faults;
 use replog::node::master::{Beginnings, DialFailure};
 use replog::node::{self, Failure, Machine, Output};
+use replog::store::StoreError;
 use replog::store::provisional::SharedProvisional;
-use replog::store::{LogStore as _, StoreError};
 use replog::types::{RunId, Time};
 
 use super::clients::payload;
@@ -178,7 +179,7 @@ impl World {
                 self.write(now, node, session);
             }
             Input::ColdRead { peer, session, asked } => {
-                let log = self.store(node).reader();
+                let log = self.store(node).log().reader();
                 let mut slice = log.read(asked.range, asked.bytes_max);
                 if slice.before.is_none() {
                     slice.before = log.prefix_id(asked.range.first.previous());

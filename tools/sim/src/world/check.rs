@@ -14,7 +14,7 @@ mod reigns;
 mod turns;
 
 use replog::engine::Levels;
-use replog::store::LogStore as _;
+use replog::node::Storage as _;
 use replog::types::{Epoch, PrefixId, Seq, SeqRange};
 
 use super::World;
@@ -117,7 +117,7 @@ impl World {
         let own = &self.secondaries[node - 1];
         let mut had = own.engine().stored().min(self.memory.committed());
         // What it has of a reign that others did not follow is not what was committed.
-        let (log, committed) = (own.store().reader(), |seq| self.memory.committed_id(seq));
+        let (log, committed) = (own.store().log().reader(), |seq| self.memory.committed_id(seq));
         let differs = |seq| log.prefix_id(seq).zip(committed(seq)).is_some_and(|(a, b)| a != b);
         while differs(had) {
             had = had.previous();
@@ -143,8 +143,8 @@ impl World {
             return; // It has become damaged since it said so.
         }
         let ids = (
-            own.store().reader().prefix_id(stored),
-            self.master.store().reader().prefix_id(stored),
+            own.store().log().reader().prefix_id(stored),
+            self.master.store().log().reader().prefix_id(stored),
         );
         if ids.0 != ids.1 && !self.is_hurt(0) && !self.is_hurt(node) {
             self.fail(

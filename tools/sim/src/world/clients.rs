@@ -7,7 +7,8 @@ use replog::codes::Class;
 use replog::engine::{Levels, Mode, Refused, Verdict};
 use replog::limits::RECORD_HEADER_BYTES;
 use replog::node;
-use replog::store::{LogReader, LogStore as _};
+use replog::node::Storage as _;
+use replog::store::LogReader;
 use replog::types::{AckLevel, Level, Patience, Seq, SeqRange, WriteConcern};
 
 use super::{Event, Input, World};
@@ -348,7 +349,7 @@ impl World {
         let mode = self.master.engine().mode();
         let bytes = u64::from(self.requests[id].count)
             * (u64::from(self.requests[id].size) + RECORD_HEADER_BYTES as u64);
-        let lacks_room = self.master.store().room_for(bytes as usize).is_err();
+        let lacks_room = self.master.store().log().room_for(bytes as usize).is_err();
         let request = &mut self.requests[id];
         request.refused = true;
         let right = match refused {
@@ -420,10 +421,10 @@ impl World {
     /// What readers on a node have before them: its log, and what its driver published last.
     pub(super) fn shown_by(&self, node: usize) -> (LogReader, (Seq, Levels)) {
         let (log, view) = match node {
-            0 => (self.master.store().reader(), &self.master.view),
+            0 => (self.master.store().log().reader(), &self.master.view),
             _ => {
                 let own = &self.secondaries[node - 1];
-                (own.store().reader(), &own.view)
+                (own.store().log().reader(), &own.view)
             }
         };
         (log, (view.local, view.levels.clone()))

@@ -7,8 +7,8 @@ use replog::engine::SessionId;
 use replog::gateway::Fault as Verb;
 use replog::gateway::command::FailRule;
 use replog::node::About;
+use replog::node::Storage as _;
 use replog::node::introduction::hello_of;
-use replog::store::LogStore as _;
 use replog::types::{Seq, Time};
 use replog::wire::Message;
 use replog::wire::codec::Role;
@@ -183,7 +183,8 @@ impl World {
         let own = &mut self.secondaries[node - 1];
         let seq = Seq::new(own.engine().written().number() + ahead);
         // Sometimes it is what the master's entry will be or is, sometimes not.
-        let known = self.master.store().reader().record(seq).filter(|_| ahead.is_multiple_of(2));
+        let known =
+            self.master.store().log().reader().record(seq).filter(|_| ahead.is_multiple_of(2));
         let payload = known.map_or_else(|| Bytes::from_static(b"by hand"), |record| record.payload);
         own.node.handle_store(seq, payload);
     }

@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use replog::codes::RefuseCode;
 use replog::engine::{MasterConfig, SessionId};
+use replog::node::Storage as _;
 use replog::node::reads::Asked;
-use replog::store::LogStore as _;
 use replog::store::faulty::FaultyFs;
 use replog::types::{AckLevel, LogId, NodeIndex, Patience, Seq, WriteConcern};
 use replog::wire::Message;
@@ -577,7 +577,7 @@ impl World {
             bandwidth => by_window.min(bandwidth),
         };
         // An entry that is larger than the window, or a chunk of one byte, costs a round trip each.
-        let behind = self.master.store().bounds().bytes * 2 * (setup.nodes as u64);
+        let behind = self.master.store().log().bounds().bytes * 2 * (setup.nodes as u64);
         let entries = self.master.engine().last().number();
         let transfer = behind.saturating_mul(2_000_000) / rate.max(1) + entries * round / 4;
         let introduction = 5_000_000 + 1_500_000;

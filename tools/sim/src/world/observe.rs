@@ -5,7 +5,7 @@ use replog::codes::{NackCode, RefuseCode};
 use replog::engine::ranges::RangeSet;
 use replog::engine::{Effect, Health, HelloFacts, Mode, Reign, SessionId};
 use replog::node::Event;
-use replog::store::LogStore as _;
+use replog::node::Storage as _;
 use replog::types::{Epoch, NodeIndex, Seq, SeqRange, Time};
 use replog::wire::Message;
 
@@ -160,7 +160,7 @@ impl World {
                     self.seen.note(Sometimes::EpochRaised);
                 }
                 if !done {
-                    self.master.unkept = epoch > self.master.store().identity().epoch;
+                    self.master.unkept = epoch > self.master.store().log().identity().epoch;
                 }
             }
             Event::SetAside { from } => {
@@ -490,7 +490,7 @@ impl World {
             return;
         }
         let own = &self.secondaries[node - 1];
-        let (bounds, kept) = (own.store().bounds(), own.store().identity().clone());
+        let (bounds, kept) = (own.store().log().bounds(), own.store().log().identity().clone());
         let said = (own.engine().epoch(), own.engine().settled(Epoch::ZERO));
         let settled = kept.settled.max(bounds.tail.epoch);
         if said.0 > kept.epoch || said.1 > settled {

@@ -2,8 +2,8 @@
 //! nothing of engines, positions or effects.
 
 use replog::engine::Reign;
+use replog::node::Storage as _;
 use replog::store::LogReader;
-use replog::store::LogStore as _;
 use replog::types::{Level as ReplogLevel, Seq, SeqRange};
 
 use super::World;
@@ -174,8 +174,8 @@ impl World {
         events.extend(self.superseded());
         let dumps = (0..nodes).filter(is_whole).map(|node| {
             let log = match node {
-                0 => self.master.store().reader(),
-                _ => self.secondaries[node - 1].store().reader(),
+                0 => self.master.store().log().reader(),
+                _ => self.secondaries[node - 1].store().log().reader(),
             };
             let numbers = 1..=log.bounds().last.number();
             let entry = |seq| DumpEntry {

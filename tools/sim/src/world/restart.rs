@@ -5,8 +5,9 @@
 //! compared when its log is opened: nothing that a sync covered is lost, whatever was cut, and what
 //! cannot be read is said to be damaged.
 
+use replog::node::Storage as _;
 use replog::store::faulty::FaultyFs;
-use replog::store::{LogStore as _, OpenError, Recovery};
+use replog::store::{OpenError, Recovery};
 use replog::types::Seq;
 
 use super::carrier::{new_master, new_secondary};
@@ -138,7 +139,7 @@ impl World {
         // What it numbered and could not write, or in an epoch that it could not write down, nobody saw:
         // it may be there again or not, and then its number is given once more.
         let (epoch, unkept) = (self.master.engine().epoch().number(), self.master.unkept);
-        let behind = if unkept { 0 } else { self.master.store().bounds().last.number() };
+        let behind = if unkept { 0 } else { self.master.store().log().bounds().last.number() };
         let unseen = self.entries.range((epoch, behind + 1)..(epoch + 1, 0));
         self.unseen.extend(unseen.map(|(&key, _)| key));
         for dial in 0..self.dials.len() {
@@ -178,7 +179,7 @@ impl World {
         let host = &mut self.hosts[node];
         (host.up, host.silent, host.failed) = (true, false, false);
         let life = host.life;
-        let last = store.bounds().last;
+        let last = store.log().bounds().last;
         self.tell(node, "starts", u64::from(life), last.number(), || format!("with {last}"));
         if node == 0 {
             let nodes = plan.setup.nodes;
@@ -195,7 +196,7 @@ impl World {
         } else {
             let refill = self.secondaries[node - 1].refill;
             let mut next = SecondaryNode::new(new_secondary(&plan, node, life, store));
-            if last >= self.ghosts[node].stored && next.store().damage().is_empty() {
+            if last >= self.ghosts[node].stored && next.store().log().damage().is_empty() {
                 self.ghosts[node].stored = Seq::ZERO;
             }
             next.refill = if next.engine().stored() < refill { refill } else { Seq::ZERO };
@@ -281,8 +282,8 @@ impl World {
         machine: bool,
     ) {
         let (must, id) = if machine { left.synced } else { left.written };
-        let last = store.bounds().last;
-        let damaged = store.damage();
+        let last = store.log().bounds().last;
+        let damaged = store.log().damage();
         if recovery.cut.is_some() {
             self.seen.note(Sometimes::TornTailCut);
         }
@@ -313,7 +314,7 @@ impl World {
             );
         }
         // It is not known if the disk was gone already.
-        let differs = id.is_some() && store.reader().prefix_id(must) != id;
+        let differs = id.is_some() && store.log().reader().prefix_id(must) != id;
         if damaged.is_empty() && !hurt && differs {
             self.fail(
                 "what was synced is there after a crash, all of it after the end of a process",

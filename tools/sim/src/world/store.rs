@@ -13,10 +13,10 @@ use replog::node::Storage;
 use replog::node::storage::own_log;
 use replog::store::faulty::FaultyFs;
 use replog::store::{
-    Bounds, DiskEvent, DiskLog, DiskOptions, Fsync, Identity, LogReader, LogStore, MemoryLog,
-    OpenError, Recovery, Run, StoreError,
+    DiskEvent, DiskLog, DiskOptions, Fsync, LogReader, LogStore, MemoryLog, OpenError, Recovery,
+    StoreError,
 };
-use replog::types::{PrefixId, Seq, SeqRange, Shortage};
+use replog::types::{PrefixId, Seq, SeqRange};
 
 use crate::plan::{DiskSetup, Policy};
 
@@ -150,20 +150,6 @@ impl SimStore {
         Ok((store, recovery))
     }
 
-    fn store(&self) -> &dyn LogStore {
-        match &self.log {
-            Log::Memory(log) => log,
-            Log::Disk(log) => &**log,
-        }
-    }
-
-    fn store_mut(&mut self) -> &mut dyn LogStore {
-        match &mut self.log {
-            Log::Memory(log) => log,
-            Log::Disk(log) => &mut **log,
-        }
-    }
-
     pub(super) fn own_log(&self) -> OwnLog {
         own_log(self)
     }
@@ -182,7 +168,7 @@ impl SimStore {
 
     /// What must be there again after the end of this life.
     pub(super) fn left(&self) -> Left {
-        let reader = self.reader();
+        let reader = self.log().reader();
         let at = |seq: Seq| (seq, reader.prefix_id(seq));
         match &self.log {
             Log::Memory(_) => Left::default(),
@@ -228,7 +214,7 @@ impl SimStore {
         self.syncing = false;
         let wanted = self.wanted;
         match &mut self.log {
-            Log::Memory(log) => self.stored = self.stored.max(log.make_durable(wanted)),
+            Log::Memory(log) => self.stored = self.stored.max(LogStore::make_durable(log, wanted)),
             Log::Disk(log) => {
                 log.sync_now();
                 self.stored = self.stored.max(log.make_durable(wanted));
@@ -237,16 +223,26 @@ impl SimStore {
     }
 }
 
-impl LogStore for SimStore {
-    fn append(&mut self, run: Run) -> Result<(), StoreError> {
-        self.store_mut().append(run)
+impl Storage for SimStore {
+    fn log(&self) -> &dyn LogStore {
+        match &self.log {
+            Log::Memory(log) => log,
+            Log::Disk(log) => &**log,
+        }
+    }
+
+    fn log_mut(&mut self) -> &mut dyn LogStore {
+        match &mut self.log {
+            Log::Memory(log) => log,
+            Log::Disk(log) => &mut **log,
+        }
     }
 
     fn make_durable(&mut self, up_to: Seq) -> Seq {
         self.wanted = self.wanted.max(up_to);
         match &mut self.log {
             Log::Memory(_) if !self.at_once => {}
-            Log::Memory(log) => self.stored = self.stored.max(log.make_durable(up_to)),
+            Log::Memory(log) => self.stored = self.stored.max(LogStore::make_durable(log, up_to)),
             Log::Disk(log) => {
                 if self.at_once && up_to > log.synced() {
                     log.sync_now();
@@ -257,50 +253,16 @@ impl LogStore for SimStore {
         self.stored.min(up_to)
     }
 
-    fn bounds(&self) -> Bounds {
-        self.store().bounds()
-    }
-
-    fn reader(&self) -> LogReader {
-        self.store().reader()
-    }
-
-    fn room_for(&self, bytes: usize) -> Result<(), Shortage> {
-        self.store().room_for(bytes)
-    }
-
-    fn identity(&self) -> &Identity {
-        self.store().identity()
-    }
-
-    fn set_identity(&mut self, identity: Identity) -> Result<(), StoreError> {
-        self.store_mut().set_identity(identity)
-    }
-
     fn set_aside(&mut self, from: Seq, reason: &str) -> Result<u64, StoreError> {
-        let (reader, last) = (self.reader(), self.bounds().last);
+        let (reader, last) = (self.log().reader(), self.log().bounds().last);
         let ids = (from.number()..=last.number()).map(|seq| reader.prefix_id(Seq::new(seq)));
         self.asides.push(Aside { from, last, ids: ids.collect() });
-        let count = self.store_mut().set_aside(from, reason)?;
+        let count = self.log_mut().set_aside(from, reason)?;
         self.stored = self.stored.min(from.previous());
         self.wanted = self.wanted.min(from.previous());
         Ok(count)
     }
 
-    fn repair(&mut self, run: Run) -> Result<(), StoreError> {
-        self.store_mut().repair(run)
-    }
-
-    fn damage(&self) -> Vec<SeqRange> {
-        self.store().damage()
-    }
-
-    fn close(&mut self) {
-        self.store_mut().close();
-    }
-}
-
-impl Storage for SimStore {
     fn is_disk(&self) -> bool {
         matches!(self.log, Log::Disk(_))
     }

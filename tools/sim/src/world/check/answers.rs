@@ -1,7 +1,7 @@
 //! What an answer says, compared with who holds what at that moment.
 
 use replog::engine::{Answer, Mode, Verdict};
-use replog::store::LogStore as _;
+use replog::node::Storage as _;
 use replog::store::Run;
 use replog::types::{NodeIndex, Seq};
 
@@ -20,8 +20,8 @@ impl World {
                     self.hosts[0].life == 0
                         || self.is_hurt(0)
                         || self.is_hurt(node)
-                        || own.store().reader().prefix_id(seq)
-                            == self.master.store().reader().prefix_id(seq)
+                        || own.store().log().reader().prefix_id(seq)
+                            == self.master.store().log().reader().prefix_id(seq)
                 };
                 told || held && same()
             }
@@ -39,7 +39,7 @@ impl World {
             return (true, false);
         }
         // Runs that were cut otherwise when they came again may overlap.
-        let ours = self.master.store().reader().prefix_id(seq);
+        let ours = self.master.store().log().reader().prefix_id(seq);
         let has = |run: &Run| run.range().contains(seq) && run.prefix_id(seq) == ours;
         let kept = own.node.held().range(..=seq).rev().any(|(_, run)| has(run));
         (kept || ghost.held.iter().any(|range| range.contains(seq)), true)

@@ -2,8 +2,8 @@
 
 use replog::engine::startup::needed;
 use replog::engine::{Mode, Reign};
+use replog::node::Storage as _;
 use replog::store::LogReader;
-use replog::store::LogStore as _;
 use replog::types::{Epoch, Level, Seq, SeqRange, majority};
 
 use super::super::World;
@@ -43,7 +43,7 @@ impl World {
             (Some(id), _) => Some(id),
             // Behind the commit, another reign may have other entries.
             (None, 0..=1) if self.hosts[0].up && self.hosts[0].life == 0 => {
-                self.master.store().reader().prefix_id(last)
+                self.master.store().log().reader().prefix_id(last)
             }
             _ => return,
         };
@@ -69,7 +69,7 @@ impl World {
                 0 => &self.master.store(),
                 _ => &self.secondaries[node - 1].store(),
             };
-            let log = store.reader();
+            let log = store.log().reader();
             let hurt = self.is_hurt(node);
             let last = log.bounds().last;
             for number in 1..=last.number() {
@@ -173,7 +173,7 @@ impl World {
             let own_end = (own.tail_epoch, own.last);
             let ahead = self.secondaries.iter().any(|other| {
                 let stored = other.engine().stored();
-                let tail = other.store().reader().prefix_id(stored);
+                let tail = other.store().log().reader().prefix_id(stored);
                 (tail.map_or(Epoch::ZERO, |id| id.epoch), stored) > own_end
             });
             let few = vouching < needed(nodes, self.plan.setup.quorum, true);

@@ -1,7 +1,7 @@
 //! What must hold when a master begins to lead, and when entries are moved aside.
 
 use replog::engine::startup::needed;
-use replog::store::LogStore as _;
+use replog::node::Storage as _;
 use replog::types::{Epoch, Seq};
 
 use super::super::World;
@@ -42,7 +42,7 @@ impl World {
         if again {
             self.seen.note(Sometimes::LedAgain);
         }
-        let log = self.master.store().reader();
+        let log = self.master.store().log().reader();
         let own_end = (log.bounds().tail.epoch, last);
         let run_id = self.master.engine().run_id();
         let is_behind = |facts: &&replog::engine::HelloFacts| {
@@ -126,7 +126,7 @@ impl World {
         }
         let other = match node {
             0 => None,
-            _ => self.master.store().reader().prefix_id(from),
+            _ => self.master.store().log().reader().prefix_id(from),
         };
         if other.is_some() && other == aside.id(from) {
             self.fail("only what differs is set aside", format!("n{node} from {from}"));

@@ -2,7 +2,7 @@
 
 use replog::engine::{Mode, Reign};
 use replog::limits::{HOLD_BACK_BYTES_MAX, HOLD_BACK_RUNS_MAX};
-use replog::store::LogStore as _;
+use replog::node::Storage as _;
 use replog::store::Run;
 use replog::types::{Seq, SeqRange, majority};
 
@@ -13,7 +13,7 @@ impl World {
     pub(in crate::world) fn check_secondary(&mut self, node: usize) {
         let own = &self.secondaries[node - 1];
         let written = own.engine().written();
-        let log = own.store().reader();
+        let log = own.store().log().reader();
         let (bounds, stored) = (log.bounds(), own.engine().stored());
         let (held_runs, held_bytes) =
             (own.node.held().len(), own.node.held().values().map(Run::len_bytes).sum::<usize>());
@@ -72,7 +72,7 @@ impl World {
             && !self.is_hurt(0)
             && !self.is_hurt(node);
         if written > compared && follows {
-            let ours = self.master.store().reader().prefix_id(written);
+            let ours = self.master.store().log().reader().prefix_id(written);
             if ours != Some(bounds.tail) {
                 self.fail(
                     "a secondary's log is a prefix of the master's",
@@ -216,12 +216,12 @@ impl World {
                 self.seen.note(Sometimes::CommitAbove);
             }
         }
-        let log = self.master.store().reader();
+        let log = self.master.store().log().reader();
         for number in self.memory.committed.len() as u64 + 1..=commit.number() {
             // What the master's disk does not give any more, who else holds it does.
             let seq = Seq::new(number);
             let mut others = self.secondaries.iter().filter(|own| own.engine().stored() >= seq);
-            let theirs = || others.find_map(|own| own.store().reader().prefix_id(seq));
+            let theirs = || others.find_map(|own| own.store().log().reader().prefix_id(seq));
             self.memory.committed.push(log.prefix_id(seq).or_else(theirs));
         }
         self.memory.commit = commit;
