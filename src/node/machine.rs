@@ -84,8 +84,11 @@ pub enum Failure {
     },
 }
 
-/// A node as its carrier sees it. After any call, [`Machine::step`] is called until it answers `false`,
-/// then what [`Machine::poll_output`] gives is carried out, until there is nothing of either.
+/// A node as its carrier sees it. After one call or some, [`Machine::step`] is called until it answers
+/// `false`, and what [`Machine::poll_output`] gives is carried out, until there is nothing of either. What
+/// answers a frame is there when [`Machine::handle_message`] returns: if it is carried out before the next
+/// frame is handed in, each heartbeat gets an answer of its own. Answers that have to wait replace one
+/// another.
 pub trait Machine {
     /// A turn begins: timers that are due fire, and the disk is heard.
     fn begin_turn(&mut self, now: Time);

@@ -152,7 +152,7 @@ pub fn holdings(storage: &impl Storage) -> Holdings {
 }
 
 /// Hears whether a node's disk still works, and once in a while whether the log is where it was: `look_at`
-/// is when that is due.
+/// is when that is due. Answers whether it was: then is the time for all that asks the system.
 ///
 /// # Errors
 /// The node cannot go on.
@@ -161,18 +161,18 @@ pub fn hear(
     id: &NodeId,
     now: Time,
     look_at: &mut Time,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     if let Some(reason) = storage.sync_failure() {
         return Err(Failure::SyncFailed(reason));
     }
     if now < *look_at {
-        return Ok(());
+        return Ok(false);
     }
     *look_at = now.after(DISK_LOOK_INTERVAL);
     for note in storage.look_at_home()? {
         warn!(%id, note, "somebody changed the data directory of a running node");
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Leaves a log so that the next start knows that nothing is missing, and how far it was committed.

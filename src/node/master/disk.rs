@@ -40,14 +40,20 @@ impl<S: Storage> MasterNode<S> {
     /// Hears what the disk has to say, and whether it has room.
     pub(super) fn hear_disk(&mut self, now: Time) {
         let heard = hear(&mut self.storage, &self.about.id, now, &mut self.look_at);
-        if let Err(failure) = heard {
-            self.failure = Some(failure);
-            return;
-        }
+        let looks = match heard {
+            Ok(looks) => looks,
+            Err(failure) => {
+                self.failure = Some(failure);
+                return;
+            }
+        };
         self.note_damage();
-        let shortage = self.storage.log().room_for(0).err();
-        self.engine.handle_room(shortage);
-        self.room.note(now, &self.about.id, shortage);
+        // Whoever appends looks for himself; that there is room again is told at once.
+        if looks || self.room.shortage.is_some() {
+            let shortage = self.storage.log().room_for(0).err();
+            self.engine.handle_room(shortage);
+            self.room.note(now, &self.about.id, shortage);
+        }
         let last = self.storage.log().bounds().last;
         let stored = self.storage.make_durable(last);
         self.stored(now, stored);

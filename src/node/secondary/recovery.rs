@@ -84,12 +84,18 @@ impl<S: Storage> SecondaryNode<S> {
     /// Hears what the disk has to say.
     pub(super) fn hear_disk(&mut self, now: Time) {
         let heard = hear(&mut self.storage, &self.about.id, now, &mut self.look_at);
-        if let Err(failure) = heard {
-            self.failure = Some(failure);
-            return;
-        }
+        let looks = match heard {
+            Ok(looks) => looks,
+            Err(failure) => {
+                self.failure = Some(failure);
+                return;
+            }
+        };
         self.note_damage(now);
-        self.look_for_room(now);
+        // Whatever arrives looks for itself; what was refused is served as soon as there is room.
+        if looks || self.engine.lacks_room().is_some() {
+            self.look_for_room(now);
+        }
         let stored = self.storage.make_durable(self.engine.written());
         if stored > self.engine.stored() {
             self.engine.handle_stored(stored);
