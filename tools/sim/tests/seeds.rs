@@ -18,7 +18,7 @@ fn seeds_that_failed_once_are_played_again() {
     play(&[30_002_700]);
     play_disks(true);
     // What was read for a secondary was sent to it though it had become unhealthy; a repair waited for
-    // more than its master could send at once; two that the checks misread.
-    play(&[4_001_188, 4_001_936, 4_002_536, 10_018_625]);
+    // more than its master could send at once; three that the checks misread.
+    play(&[4_001_188, 4_001_936, 4_002_536, 10_018_625, 123_932_779_226_002]);
     play_disks(false);
 }

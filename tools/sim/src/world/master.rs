@@ -42,6 +42,8 @@ pub(super) struct MasterNode {
     pub(super) answers_lost: Vec<HelloFacts>,
     /// The answers that were there when the last reign was decided.
     pub(super) led_with: Vec<HelloFacts>,
+    /// What its own log had settled before that.
+    pub(super) had_settled: Epoch,
 }
 
 impl MasterNode {
@@ -58,6 +60,7 @@ impl MasterNode {
             lost: Vec::new(),
             answers_lost: Vec::new(),
             led_with: Vec::new(),
+            had_settled: Epoch::ZERO,
         }
     }
 

@@ -21,6 +21,7 @@ struct Before {
     last: Seq,
     mode: Option<Mode>,
     leads: bool,
+    settled: Epoch,
     sessions: Vec<Option<SessionId>>,
     answers: Vec<Option<HelloFacts>>,
     /// Of a secondary.
@@ -65,6 +66,7 @@ impl World {
                 last: engine.last(),
                 mode: Some(engine.mode()),
                 leads: engine.reign() == Reign::Leading,
+                settled: engine.settled(),
                 sessions: peers.map(|peer| master.node.session(index(peer))).collect(),
                 answers: engine.secondaries().iter().map(|progress| progress.answer).collect(),
                 held: RangeSet::default(),
@@ -80,6 +82,7 @@ impl World {
             last: Seq::ZERO,
             mode: None,
             leads: false,
+            settled: Epoch::ZERO,
             sessions: Vec::new(),
             answers: Vec::new(),
             held: engine.held(),
@@ -200,6 +203,7 @@ impl World {
             let secondaries = self.master.engine().secondaries();
             let answers = secondaries.iter().filter_map(|progress| progress.answer);
             self.master.led_with = answers.collect();
+            self.master.had_settled = before.settled;
         }
         let damage = self.master.engine().damage();
         if damage != before.damage {

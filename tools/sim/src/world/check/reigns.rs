@@ -43,21 +43,21 @@ impl World {
             self.seen.note(Sometimes::LedAgain);
         }
         let log = self.master.store().log().reader();
-        let own_end = (log.bounds().tail.epoch, last);
         let run_id = self.master.engine().run_id();
-        let is_behind = |facts: &&replog::engine::HelloFacts| {
-            let promised = (facts.epoch, facts.run_id) == (epoch, run_id);
-            promised && (facts.tail.epoch, facts.stored) > own_end
-        };
-        let behind = self.master.led_with.iter().find(is_behind).copied();
-        if let Some(facts) = behind {
-            self.fail(
-                "no entry that an answer reports is dropped",
-                format!("{own_end:?} behind {facts:?}"),
-            );
-        }
         let ours =
             |facts: &&replog::engine::HelloFacts| (facts.epoch, facts.run_id) == (epoch, run_id);
+        // Of the logs that settled most, the longest is what is led with: others may have more only
+        // from a leader that was followed by another.
+        let promised = || self.master.led_with.iter().filter(ours);
+        let settled = promised().map(|facts| facts.settled).max().unwrap_or(Epoch::ZERO);
+        let settled = settled.max(self.master.had_settled);
+        let behind = promised().find(|facts| facts.settled == settled && facts.stored > last);
+        if let Some(facts) = behind.copied() {
+            self.fail(
+                "no entry that an answer reports is dropped",
+                format!("{last} behind {facts:?}"),
+            );
+        }
         let known = self.master.led_with.iter().chain(&self.master.answers_lost);
         let answers: Vec<_> = known.filter(ours).collect();
         let known = answers.iter().map(|facts| facts.commit).max().unwrap_or(Seq::ZERO).min(last);
