@@ -1,7 +1,5 @@
 //! Results to lines, exactly as `interface.md` shows them.
 
-use std::fmt::Write as _;
-
 use bytes::{BufMut, BytesMut};
 
 use crate::codes::{Class, Code};
@@ -160,12 +158,12 @@ pub struct Placed {
 /// Writes reply lines for `count` consecutive entries that share everything but the number.
 pub fn write_placed(out: &mut BytesMut, placed: &Placed, count: u64, roster: &[NodeId]) {
     let suffix = placed_suffix(placed, roster);
-    let mut number = NumberText::default();
+    let mut number = itoa::Buffer::new();
     out.reserve((suffix.len() + 32) * usize::try_from(count).unwrap_or(0));
     for seq in placed.seq.number()..placed.seq.number().saturating_add(count) {
         out.extend_from_slice(placed.class.word().as_bytes());
         out.extend_from_slice(b" seq=");
-        out.extend_from_slice(number.write(seq));
+        out.extend_from_slice(number.format(seq).as_bytes());
         out.extend_from_slice(suffix.as_bytes());
     }
 }
@@ -173,8 +171,18 @@ pub fn write_placed(out: &mut BytesMut, placed: &Placed, count: u64, roster: &[N
 /// What follows the number: ` epoch=… have=…/… need=… by=…[ missing=…]\n`.
 fn placed_suffix(placed: &Placed, roster: &[NodeId]) -> String {
     let Placed { class, epoch, need, holders, .. } = placed;
-    let mut suffix =
-        format!(" epoch={epoch} have={}/{} need={need} by=", holders.len(), roster.len());
+    // Plain pushes: each append that stands alone has a line of its own.
+    let mut suffix = String::with_capacity(128);
+    let mut number = itoa::Buffer::new();
+    let mut push = |word: &str, value: u64| {
+        suffix.push_str(word);
+        suffix.push_str(number.format(value));
+    };
+    push(" epoch=", epoch.number());
+    push(" have=", holders.len() as u64);
+    push("/", roster.len() as u64);
+    push(" need=", *need as u64);
+    suffix.push_str(" by=");
     write_names(&mut suffix, roster, |node| holders.contains(node));
     match class {
         Class::Pending => {
@@ -199,32 +207,13 @@ pub fn write_names(out: &mut String, roster: &[NodeId], chosen: impl Fn(NodeInde
             Some(position) => NodeIndex::secondary(position),
         };
         if chosen(node) {
-            let _ = write!(out, "{separator}{id}"); // Writing to a String cannot fail.
+            out.push_str(separator);
+            out.push_str(id.as_str());
             separator = ",";
         }
     }
     if separator.is_empty() {
         out.push('-');
-    }
-}
-
-/// Decimal digits without an allocation each.
-#[derive(Default)]
-struct NumberText {
-    digits: [u8; 20],
-}
-
-impl NumberText {
-    fn write(&mut self, mut number: u64) -> &[u8] {
-        let mut at = self.digits.len();
-        loop {
-            at -= 1;
-            self.digits[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                return &self.digits[at..];
-            }
-        }
     }
 }
 
@@ -253,7 +242,7 @@ pub fn write_escaped(out: &mut BytesMut, payload: &[u8]) {
 
 /// Writes a line of LIST or TAIL: `<seq> <payload>`.
 pub fn write_entry(out: &mut BytesMut, seq: Seq, payload: &[u8]) {
-    out.extend_from_slice(NumberText::default().write(seq.number()));
+    out.extend_from_slice(itoa::Buffer::new().format(seq.number()).as_bytes());
     out.put_u8(b' ');
     write_escaped(out, payload);
     out.put_u8(b'\n');

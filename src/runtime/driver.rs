@@ -8,7 +8,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::alarm::Alarm;
 use super::clock::unix_ms;
@@ -62,6 +61,7 @@ pub(super) struct Driver {
     view: watch::Sender<View>,
     /// Where clients' connections take their answers.
     replies: HashMap<u64, mpsc::Sender<Vec<Reply>>>,
+    ended: bool,
 }
 
 impl Driver {
@@ -74,38 +74,25 @@ impl Driver {
     ) -> Self {
         let news = carried.storage().news.clone();
         let (links, replies) = (HashMap::new(), HashMap::new());
-        Driver { node, cluster, carried, news, links, inputs, view, replies }
+        Driver { node, cluster, carried, news, links, inputs, view, replies, ended: false }
     }
 
-    /// Runs until `stop`, answers everybody who waits, and goes on answering until `end`, which comes
-    /// when the connections are gone.
-    pub(super) async fn run(
-        mut self,
-        stop: CancellationToken,
-        end: CancellationToken,
-    ) -> Result<(), NodeError> {
+    /// Runs until it is told to stop, answers everybody who waits, and goes on answering until it is
+    /// told that this is the end.
+    pub(super) async fn run(mut self) -> Result<(), NodeError> {
         let mut batch = Vec::with_capacity(INPUTS_PER_TURN);
-        let mut stopping = false;
         let news = self.news.clone();
         // What is waited for is registered once and not with each turn: a turn may be one entry.
-        let mut ended = pin!(end.cancelled());
-        let mut stopped = pin!(stop.cancelled());
         let mut told = pin!(news.changed());
         let mut alarm = pin!(Alarm::new());
         // Alone, a master leads at once, and nobody who waits for that should wait for an input.
         self.turn(&mut batch)?;
-        loop {
+        while !self.ended {
             let due = self.carried.machine().poll_timeout();
             alarm.as_mut().set_by(due.map(|due| self.node.clock.instant(due)));
+            // Whatever wakes it, a turn looks at all: what comes in most is asked for first.
             tokio::select! {
                 biased;
-                () = &mut ended => return Ok(self.carried.machine().leave()?),
-                () = &mut stopped, if !stopping => {
-                    stopping = true;
-                    if let Carried::Master(node) = &mut self.carried {
-                        node.handle_stop();
-                    }
-                }
                 count = self.inputs.recv_many(&mut batch, INPUTS_PER_TURN) => {
                     if count == 0 {
                         return Ok(());
@@ -116,6 +103,7 @@ impl Driver {
             }
             self.turn(&mut batch)?;
         }
+        Ok(self.carried.machine().leave()?)
     }
 
     /// Takes what has come in, and carries out what follows.
@@ -127,6 +115,12 @@ impl Driver {
             match input {
                 Input::Client(input) => self.handle_client(now, input),
                 Input::Peer(event) => self.handle_peer(now, event),
+                Input::Stop => {
+                    if let Carried::Master(node) = &mut self.carried {
+                        node.handle_stop();
+                    }
+                }
+                Input::End => self.ended = true,
             }
         }
         loop {

@@ -116,6 +116,10 @@ impl Node {
 pub(super) enum Input {
     Client(ClientInput),
     Peer(PeerEvent),
+    /// No more requests come: who waits is answered with what is known.
+    Stop,
+    /// The connections are gone.
+    End,
 }
 
 /// What clients' connections say.

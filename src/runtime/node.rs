@@ -6,13 +6,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use super::door::Door;
 use super::driver::{Carried, Driver};
 use super::error::{DISK_FAILED, NodeError};
-use super::inbox::Node;
+use super::inbox::{Input, Node};
 use super::listen::{Listeners, listen_on};
 use super::places::{Places, Shares};
 use super::server::accept;
@@ -150,9 +150,14 @@ pub(super) async fn serve(
         tasks.spawn(accept(Door::Gateway, gateway, places, node.clone(), tasks.clone()));
     }
     opened.scrub(node.stop.clone());
-    let end = CancellationToken::new();
-    let stopping = node.stop.clone();
-    let driving = start_driver(&config, node, opened, inputs, view, end.clone())?;
+    let (stopping, driver) = (node.stop.clone(), node.driver.clone());
+    // A task of its own: woken by the other tasks it runs next, without a look at the sockets first.
+    let driving = tokio::spawn(start_driver(&config, node, opened, inputs, view)?.run());
+    let driving = async {
+        // Nobody aborts it while this waits, so that it can only have panicked.
+        let ended = AbortOnDropHandle::new(driving).await;
+        ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    };
     let gateway = gateway_addr.map_or_else(|| "none".to_owned(), |addr| addr.to_string());
     announce(&format!(
         "ready id={} role={} wire={wire_addr} gateway={gateway} store={store}",
@@ -187,11 +192,13 @@ pub(super) async fn serve(
         }
         None => {
             let gone = async {
+                // A driver that has ended needs no word.
+                let _ = driver.send(Input::Stop).await;
                 let all_gone = timeout(STOP_TIMEOUT, tasks.wait()).await;
                 if all_gone.is_err() {
                     warn!("some connections did not end in time");
                 }
-                end.cancel();
+                let _ = driver.send(Input::End).await;
             };
             tokio::join!(&mut driving, gone).0
         }
@@ -218,15 +225,14 @@ fn first_view(config: &Config) -> View {
     View::new(if master { roster.into() } else { Arc::default() })
 }
 
-/// Makes the node of its role and the driver that carries it; what it returns runs it.
+/// Makes the node of its role and the driver that carries it.
 fn start_driver(
     config: &Config,
     node: Arc<Node>,
     opened: NodeLog,
-    inputs: mpsc::Receiver<super::inbox::Input>,
+    inputs: mpsc::Receiver<Input>,
     view: watch::Sender<View>,
-    end: CancellationToken,
-) -> Result<impl Future<Output = Result<(), NodeError>> + use<>, NodeError> {
+) -> Result<Driver, NodeError> {
     let mut random = [0; 24];
     getrandom::fill(&mut random).map_err(NodeError::Random)?;
     let (log_id, run_id) = random.split_at(16);
@@ -258,9 +264,7 @@ fn start_driver(
             Carried::Secondary(Box::new(secondary))
         }
     };
-    let stop = node.stop.clone();
-    let driver = Driver::new(node, config.cluster.clone(), carried, inputs, view);
-    Ok(driver.run(stop, end))
+    Ok(Driver::new(node, config.cluster.clone(), carried, inputs, view))
 }
 
 fn master_config(config: &Config) -> MasterConfig {

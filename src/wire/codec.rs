@@ -9,7 +9,7 @@ use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::{Decode, Encode};
 use bytes::{Bytes, BytesMut};
 
-use super::frame::{Frame, OutFrame};
+use super::frame::{Frame, OutFrame, copied_len};
 use super::header::{HEADER_BYTES, VERSION};
 use crate::limits::FRAME_BODY_BYTES_MAX;
 
@@ -513,9 +513,10 @@ macro_rules! messages {
             /// The frame that carries this message.
             pub fn encode(&self) -> OutFrame {
                 match self {
-                    $(Message::$name(body) => OutFrame::seal($code, encode_head(body), Vec::new()),)*
+                    $(Message::$name(body) => OutFrame::seal($code, encode_head(body, &[]), Vec::new()),)*
                     $(Message::$tname(head, tail) => {
-                        OutFrame::seal($tcode, encode_head(head), vec![tail.clone()])
+                        let tail = vec![tail.clone()];
+                        OutFrame::seal($tcode, encode_head(head, &tail), tail)
                     })*
                 }
             }
@@ -552,17 +553,17 @@ messages! {
 
 /// An APPEND whose records lie in several shared pieces.
 pub fn encode_append(head: &AppendHead, records: Vec<Bytes>) -> OutFrame {
-    OutFrame::seal(0x10, encode_head(head), records)
+    OutFrame::seal(0x10, encode_head(head, &records), records)
 }
 
 /// A FETCHED whose records lie in several shared pieces.
 pub fn encode_fetched(head: &FetchedHead, records: Vec<Bytes>) -> OutFrame {
-    OutFrame::seal(0x17, encode_head(head), records)
+    OutFrame::seal(0x17, encode_head(head, &records), records)
 }
 
 /// An ENTRIES whose records lie in several shared pieces.
 pub fn encode_entries(head: &EntriesHead, records: Vec<Bytes>) -> OutFrame {
-    OutFrame::seal(0x46, encode_head(head), records)
+    OutFrame::seal(0x46, encode_head(head, &records), records)
 }
 
 /// Why a body is not the message its type says. The framing is intact; the peer is not to be
@@ -581,8 +582,8 @@ fn decode_head<T: Decode<()>>(body: &[u8]) -> Result<(T, usize), BodyError> {
     bincode::decode_from_slice(body, CONFIG).map_err(|_| BodyError::Malformed)
 }
 
-/// Writes behind room for the frame header.
-fn encode_head<T: Encode>(head: &T) -> BytesMut {
+/// Writes behind room for the frame header, and leaves room for what of the tail is copied.
+fn encode_head<T: Encode>(head: &T, tail: &[Bytes]) -> BytesMut {
     struct Growing(BytesMut);
     impl bincode::enc::write::Writer for Growing {
         fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
@@ -590,7 +591,7 @@ fn encode_head<T: Encode>(head: &T) -> BytesMut {
             Ok(())
         }
     }
-    let mut buffer = Growing(BytesMut::with_capacity(HEADER_BYTES + 112));
+    let mut buffer = Growing(BytesMut::with_capacity(HEADER_BYTES + 112 + copied_len(tail)));
     buffer.0.resize(HEADER_BYTES, 0);
     bincode::encode_into_writer(head, &mut buffer, CONFIG)
         .expect("a growing buffer takes every message: they hold no map and no borrowed cell");

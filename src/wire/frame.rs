@@ -68,6 +68,15 @@ pub fn reserve_for_read(buffer: &mut BytesMut) {
     }
 }
 
+/// A tail up to this length is copied behind the head of its frame.
+const COPY_BYTES_MAX: usize = 2048;
+
+/// How many bytes of this tail are copied behind its head.
+pub(super) fn copied_len(tail: &[Bytes]) -> usize {
+    let len = tail.iter().map(Bytes::len).sum();
+    if len <= COPY_BYTES_MAX { len } else { 0 }
+}
+
 /// A frame ready to leave: header and head in one piece, and shared bytes behind them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutFrame {
@@ -81,7 +90,6 @@ impl OutFrame {
     ///
     /// A short tail is copied behind the head, since one buffer is cheaper to write than two.
     pub(super) fn seal(frame_type: u8, mut head: BytesMut, mut tail: Vec<Bytes>) -> OutFrame {
-        const COPY_BYTES_MAX: usize = 2048;
         let mut tail_len: usize = tail.iter().map(Bytes::len).sum();
         if tail_len <= COPY_BYTES_MAX {
             tail.iter().for_each(|piece| head.extend_from_slice(piece));
