@@ -1,9 +1,26 @@
 //! Every bound, once, with its unit in the name and its reason beside it.
 //!
-//! What users may set stands in `config`; these are the bounds that hold whatever they set, and the
-//! relations between them are checked when the crate is compiled.
+//! What users may set is [`Limits`], with its values in `config`; the others hold whatever they set, and
+//! the relations between them are checked when the crate is compiled.
 
 use std::time::Duration;
+
+/// Bounds that users may set, and that protect the node; sizes are in bytes.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Larger payloads are refused.
+    pub payload_max: usize,
+    /// Connections per port.
+    pub connections_max: usize,
+    /// Bytes accepted and not yet in the master's log.
+    pub inflight_max: usize,
+    /// Appends waiting, per connection.
+    pub waiting_max: usize,
+    /// Output that a client has not taken, per connection.
+    pub output_max: usize,
+    /// A client that takes no output for so long is closed.
+    pub write_timeout: Duration,
+}
 
 /// Most nodes in a roster, the master included: a `NodeSet` is one `u128`, and every frame to a
 /// secondary carries one level per node.

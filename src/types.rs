@@ -340,6 +340,24 @@ impl NodeSet {
     }
 }
 
+/// What a node is in its cluster.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Accepts appends and replicates them.
+    Master,
+    /// Holds a copy, serves reads, acknowledges.
+    Secondary,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Master => "master",
+            Role::Secondary => "secondary",
+        })
+    }
+}
+
 /// How many nodes, the master always among them, must hold an entry before its client hears OK.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum WriteConcern {

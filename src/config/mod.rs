@@ -26,6 +26,8 @@ pub use args::split_equals_signs;
 pub use keys::{About, KEYS};
 pub use tracing::Level;
 
+pub use crate::limits::Limits;
+pub use crate::types::Role;
 use crate::types::{AckLevel, NodeId, Patience, Seq, WriteConcern};
 
 /// What the arguments of `replog` are, for completions and manual pages.
@@ -97,24 +99,6 @@ pub struct InspectConfig {
     pub from: Option<Seq>,
     /// Only what is wrong and the verdict.
     pub quiet: bool,
-}
-
-/// What a node is in its cluster.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Accepts appends and replicates them.
-    Master,
-    /// Holds a copy, serves reads, acknowledges.
-    Secondary,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Role::Master => "master",
-            Role::Secondary => "secondary",
-        })
-    }
 }
 
 /// Everything one node was told. Only [`Invocation::read`] and [`Config::default_for`] make one, so
@@ -243,23 +227,6 @@ pub struct StorageConfig {
     pub fsync_interval: Duration,
     /// A segment is sealed at this many bytes.
     pub segment_size: u64,
-}
-
-/// Bounds that protect the node; sizes are in bytes.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Larger payloads are refused.
-    pub payload_max: usize,
-    /// Connections per port.
-    pub connections_max: usize,
-    /// Bytes accepted and not yet in the master's log.
-    pub inflight_max: usize,
-    /// Appends waiting, per connection.
-    pub waiting_max: usize,
-    /// Output that a client has not taken, per connection.
-    pub output_max: usize,
-    /// A client that takes no output for so long is closed.
-    pub write_timeout: Duration,
 }
 
 /// The shape of a log line.

@@ -18,6 +18,7 @@ pub struct RunOptions {
 }
 
 /// A run of appends of one connection with the same options.
+#[derive(Debug)]
 pub struct AppendRun {
     /// The connection's name for it.
     pub slot: u64,

@@ -22,6 +22,7 @@ pub mod queue;
 pub mod reads;
 pub mod room;
 pub mod secondary;
+pub mod session;
 pub mod storage;
 pub mod view;
 

@@ -330,7 +330,7 @@ impl Driver {
                 });
             }
             Output::Read { peer, session, asked } => {
-                let (log, driver) = (self.node.log.clone(), self.node.driver.clone());
+                let (log, driver) = (self.node.site.log.clone(), self.node.driver.clone());
                 tokio::task::spawn_blocking(move || {
                     let mut slice = log.read(asked.range, asked.bytes_max);
                     if slice.before.is_none() {

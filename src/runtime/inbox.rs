@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -15,7 +14,7 @@ use super::reads::ClientReads;
 use super::room::SharedRoom;
 use super::throttle::Throttle;
 use crate::codes::RefuseCode;
-use crate::config::{Config, Limits, Role};
+use crate::config::{Config, Role};
 use crate::engine::{SessionId, Token};
 use crate::gateway::Fault;
 use crate::gateway::status::Status;
@@ -23,26 +22,20 @@ use crate::limits::{CUT_LINES_INTERVAL, CUT_LINES_MAX};
 use crate::node::client::{AppendRun, Reply, RunOptions};
 use crate::node::master::DialFailure;
 use crate::node::reads::Asked;
+use crate::node::session::{Sight, Site};
 use crate::node::{About, View};
 use crate::store::provisional::{SharedProvisional, Stored};
 use crate::store::{LogReader, Slice};
-use crate::types::{NodeId, NodeIndex, NodeSet, Seq};
+use crate::types::{NodeIndex, NodeSet, Seq};
 use crate::wire::Message;
 use crate::wire::codec::Hello;
 
 /// What every connection of a node shares.
 pub(super) struct Node {
-    pub(super) about: About,
-    pub(super) role: Role,
-    pub(super) limits: Limits,
-    /// A secondary that plays faults.
-    pub(super) faults: bool,
-    pub(super) heartbeat_interval: Duration,
+    /// What its sessions share.
+    pub(super) site: Site,
     pub(super) clock: Clock,
     pub(super) driver: mpsc::Sender<Input>,
-    pub(super) log: LogReader,
-    /// Entries by hand, on a secondary.
-    pub(super) provisional: SharedProvisional,
     pub(super) view: watch::Receiver<View>,
     /// Bytes of appends accepted and not yet in the log.
     pub(super) inflight: Arc<Semaphore>,
@@ -71,16 +64,18 @@ impl Node {
             Metrics::new(&config.node.id, config.role, &roster)
         };
         Node {
-            about,
-            role: config.role,
-            limits: config.limits.clone(),
-            faults: config.node.faults && config.role == Role::Secondary,
-            heartbeat_interval: config.cluster.heartbeat_interval,
             clock: Clock::start(),
             driver,
             reads: ClientReads::new(log.clone()),
-            log,
-            provisional,
+            site: Site {
+                about,
+                role: config.role,
+                limits: config.limits.clone(),
+                faults: config.node.faults && config.role == Role::Secondary,
+                heartbeat_interval: config.cluster.heartbeat_interval,
+                log,
+                provisional,
+            },
             view,
             inflight: Arc::new(Semaphore::new(
                 config.limits.inflight_max.min(Semaphore::MAX_PERMITS),
@@ -98,17 +93,10 @@ impl Node {
         self.next_connection.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The roster as far as known, the master first.
-    pub(super) fn roster(&self) -> Arc<[NodeId]> {
-        self.view.borrow().roster.clone()
-    }
-
-    /// The master's wire address; empty before first contact.
-    pub(super) fn master_addr(&self) -> String {
-        match self.role {
-            Role::Master => self.about.advertise.clone(),
-            Role::Secondary => self.view.borrow().master_addr.clone(),
-        }
+    /// Calls a session with what it sees now.
+    pub(super) fn with_sight<T>(&self, call: impl FnOnce(Sight<'_>) -> T) -> T {
+        let view = self.view.borrow();
+        call(Sight { now: self.clock.now(), site: &self.site, view: &view })
     }
 }
 

@@ -5,7 +5,7 @@
 //! node's queue until the socket takes bytes again. So a frame costs no hop to another task, and nobody
 //! waits for a slow peer.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ impl Link {
         if self.blocked.is_some() {
             return Ok(None);
         }
-        let written = try_write(&self.socket, queue)?;
+        let written = try_write(&self.socket, &queue.slices())?;
         match written {
             Some(bytes) => drop(self.traffic.sent.inc_by(bytes as u64)),
             None => {
@@ -125,7 +125,7 @@ pub(super) fn write_queue(
     flushed: &mut Flushed,
 ) -> io::Result<bool> {
     while !queue.is_empty() {
-        match try_write(socket, queue)? {
+        match try_write(socket, &queue.slices())? {
             Some(bytes) => flushed.add(queue.taken(bytes)),
             None => return Ok(false),
         }
@@ -134,9 +134,12 @@ pub(super) fn write_queue(
 }
 
 /// Writes what a socket takes now; `None` if it takes nothing.
-fn try_write(socket: &OwnedWriteHalf, queue: &FrameQueue) -> io::Result<Option<usize>> {
+pub(super) fn try_write(
+    socket: &OwnedWriteHalf,
+    slices: &[IoSlice<'_>],
+) -> io::Result<Option<usize>> {
     loop {
-        match socket.try_write_vectored(&queue.slices()) {
+        match socket.try_write_vectored(slices) {
             Ok(bytes) => return Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -6,6 +6,7 @@
 //! thread.
 
 mod alarm;
+mod client;
 mod clock;
 mod dev;
 mod dial;
@@ -23,13 +24,10 @@ mod reads;
 mod room;
 mod server;
 mod service_manager;
-mod session;
 mod signals;
 mod store;
-mod text;
 mod throttle;
 mod wake;
-mod wire_session;
 
 pub use dev::run_dev;
 pub use error::NodeError;

@@ -238,7 +238,7 @@ fn start_driver(
     let (log_id, run_id) = random.split_at(16);
     let log_id = LogId::new(log_id.try_into().expect("split at 16"));
     let number = u64::from_le_bytes(run_id.try_into().expect("24 less 16"));
-    let about = node.about.clone();
+    let about = node.site.about.clone();
     let carried = match config.role {
         Role::Master => {
             let (has_log, last) =
@@ -259,7 +259,7 @@ fn start_driver(
         }
         Role::Secondary => {
             let faults = Faults::new(config.node.delay, number);
-            let (interval, by_hand) = (node.heartbeat_interval, node.provisional.clone());
+            let (interval, by_hand) = (node.site.heartbeat_interval, node.site.provisional.clone());
             let secondary = SecondaryNode::new(about, interval, faults, (opened, by_hand));
             Carried::Secondary(Box::new(secondary))
         }

@@ -19,32 +19,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::throttle::Throttle;
-use crate::limits::{
-    UNFINISHED_BYTES_MAX, UNFINISHED_BYTES_PER_SECOND, UNFINISHED_FREE_BYTES, UNFINISHED_GRACE,
-};
-
-/// A request of which a part has arrived.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unfinished {
-    /// How many requests of this connection were whole before it.
-    request: u64,
-    /// How much of it has arrived.
-    arrived: usize,
-    /// How long it will be at most.
-    bytes: usize,
-}
-
-impl Unfinished {
-    /// A request of which so many bytes have `arrived`, and which will have at most `bytes`; `None`
-    /// if that is little enough to need no room.
-    pub(super) fn new(request: u64, arrived: usize, bytes: usize) -> Option<Self> {
-        (arrived > UNFINISHED_FREE_BYTES).then_some(Unfinished { request, arrived, bytes })
-    }
-
-    fn is_same(&self, other: &Unfinished) -> bool {
-        (self.request, self.bytes) == (other.request, other.bytes)
-    }
-}
+use crate::limits::{UNFINISHED_BYTES_MAX, UNFINISHED_BYTES_PER_SECOND, UNFINISHED_GRACE};
+use crate::node::session::Unfinished;
 
 /// How long so many bytes may take.
 fn time_of(bytes: usize) -> Duration {
@@ -215,6 +191,7 @@ fn held(of: Unfinished, permit: OwnedSemaphorePermit) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::UNFINISHED_FREE_BYTES;
 
     const ALL: usize = 1000;
     const GRACE: Duration = Duration::from_secs(10);

@@ -1,6 +1,7 @@
 //! The two doors of a node: accepting connections, finding out who is there, and turning away whom
 //! there is no place for.
 
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::client::{carry_out, drain, serve};
 use super::door::Door;
 use super::inbox::{Input, Introduced, Node, PeerEvent};
 use super::link::tune;
 use super::listen::Listeners;
 use super::places::{Guest, Places, Stranger, TurnedAway};
 use super::reader::{self, IntroductionError, read_hello};
-use super::{session, text, wire_session};
 use crate::codes::{Code, RefuseCode};
 use crate::config::Role;
 use crate::descriptors;
@@ -27,6 +28,7 @@ use crate::engine::SessionId;
 use crate::gateway::{Refusal, parse};
 use crate::limits::OPERATOR_TIMEOUT;
 use crate::node::introduction::{epoch_table, hello_of};
+use crate::node::session::{TextSession, WireSession, frame_bytes_max};
 use crate::types::PrefixId;
 use crate::wire::Message;
 use crate::wire::codec::{self, Hello};
@@ -86,7 +88,8 @@ pub(super) async fn accept(
             Door::Gateway => match places.client() {
                 Some(client) => drop(tasks.spawn(async move {
                     let _counted = node.metrics.connection_opened(door);
-                    text::serve(node, stream).await;
+                    let session = TextSession::new(&node.site.limits);
+                    serve(node, door, stream.into_split(), session, pending()).await;
                     drop(client);
                 })),
                 None => {
@@ -171,7 +174,7 @@ async fn refuse_line(read: OwnedReadHalf, write: OwnedWriteHalf, refusal: &Refus
     refusal.write(&mut line);
     // Somebody who does not take one line is just closed.
     if write.try_write(&line).is_ok_and(|count| count == line.len()) {
-        text::drain(read, write, Duration::from_secs(1)).await;
+        drain(read, write, Duration::from_secs(1)).await;
     }
 }
 
@@ -203,7 +206,7 @@ async fn see_or_leave(node: &Node, stream: TcpStream, places: &Arc<Places>, plac
             match parse(&line) {
                 Ok(None) => {}
                 Ok(Some(command)) if command.only_looks() => {
-                    if session::carry_out(node, command, &line, &mut answers).await.is_err() {
+                    if carry_out(node, command, &line, &mut answers).await.is_err() {
                         return;
                     }
                 }
@@ -224,9 +227,10 @@ async fn see_or_leave(node: &Node, stream: TcpStream, places: &Arc<Places>, plac
             () = place.evicted() => {}
         };
     }
-    let sent = timeout(node.limits.write_timeout.min(OPERATOR_TIMEOUT), write.write_all(&answers));
+    let sent =
+        timeout(node.site.limits.write_timeout.min(OPERATOR_TIMEOUT), write.write_all(&answers));
     if matches!(sent.await, Ok(Ok(()))) {
-        text::drain(read, write, Duration::from_secs(1)).await;
+        drain(read, write, Duration::from_secs(1)).await;
     }
 }
 
@@ -263,7 +267,7 @@ async fn introduce(
         }
         Err(IntroductionError::Refused(_) | IntroductionError::Gone) => return,
     };
-    match (hello.role, node.role) {
+    match (hello.role, node.site.role) {
         (codec::Role::Client, _) => {
             let guest = match places.client() {
                 Some(place) => Guest::Client { _place: place },
@@ -282,7 +286,9 @@ async fn introduce(
             drop(stranger);
             let answer = Message::Hello(answer_to_client(&node)).encode();
             let (stream, takes) = ((read, write), hello.frame_bytes_max as usize);
-            wire_session::serve(node, stream, buffer, answer, (guest, takes)).await;
+            let says = (guest.only_looks(), takes);
+            let session = WireSession::new(&node.site.limits, buffer, answer, says);
+            serve(node, Door::Wire, stream, session, guest.evicted()).await;
         }
         (codec::Role::Master, Role::Secondary) => {
             let session = SessionId(node.connection_number());
@@ -291,7 +297,7 @@ async fn introduce(
             let _ = node.driver.send(Input::Peer(PeerEvent::Accepted(introduced))).await;
         }
         _ => {
-            let reason = format!("this node is a {}", node.role);
+            let reason = format!("this node is a {}", node.site.role);
             node.metrics.connection_refused(RefuseCode::WrongRole);
             reader::refuse(read, write, RefuseCode::WrongRole, 0, &reason).await;
         }
@@ -299,25 +305,25 @@ async fn introduce(
 }
 
 fn answer_to_client(node: &Node) -> Hello {
-    let role = match node.role {
+    let role = match node.site.role {
         Role::Master => codec::Role::Master,
         Role::Secondary => codec::Role::Secondary,
     };
     let (history, stored, same) = {
         let view = node.view.borrow();
-        let same = hello_of(&node.about, role, &view.roster, view.levels.commit);
+        let same = hello_of(&node.site.about, role, &view.roster, view.levels.commit);
         (view.history, view.stored, same)
     };
-    let tail = node.log.prefix_id(stored).unwrap_or(PrefixId::EMPTY);
+    let tail = node.site.log.prefix_id(stored).unwrap_or(PrefixId::EMPTY);
     Hello {
         log_id: history.map(|(log_id, _)| log_id.bytes()),
         epoch: history.map_or(0, |(_, epoch)| epoch.number()),
-        epoch_table: epoch_table(&node.log),
+        epoch_table: epoch_table(&node.site.log),
         stored: stored.number(),
         tail_epoch: tail.epoch.number(),
         tail_digest: tail.digest.value(),
-        master_addr: node.master_addr(),
-        frame_bytes_max: u32::try_from(wire_session::frame_bytes_max(node)).unwrap_or(u32::MAX),
+        master_addr: node.with_sight(|sight| sight.master_addr().to_owned()),
+        frame_bytes_max: u32::try_from(frame_bytes_max(&node.site.limits)).unwrap_or(u32::MAX),
         ..same
     }
 }

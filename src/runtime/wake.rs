@@ -7,14 +7,17 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::clock::Clock;
 use super::inbox::Node;
 use super::metrics::{Kind, Traffic};
-use super::room::{Room, Unfinished};
+use super::room::Room;
 use crate::node::View;
 use crate::node::client::Reply;
+use crate::node::session::Waits;
+use crate::types::Time;
 use crate::wire::reserve_for_read;
 
 /// All that may happen to a client's connection from outside.
@@ -28,19 +31,6 @@ pub(super) struct Wakes {
     traffic: Traffic,
     input_max: usize,
     room: Room,
-}
-
-/// What besides answers and the node's end a connection waits for now.
-pub(super) struct WaitFor {
-    /// Whether more input may be taken.
-    pub(super) input: bool,
-    /// What has arrived in part.
-    pub(super) unfinished: Option<Unfinished>,
-    /// Output that the socket did not take must begin to leave by then.
-    pub(super) room_by: Option<Instant>,
-    /// A tail is at the end of the log: it goes on with the next entry, or says by then that there
-    /// is none.
-    pub(super) entries_by: Option<Instant>,
 }
 
 /// What happened.
@@ -76,8 +66,8 @@ impl Wakes {
             stop: Box::pin(node.stop.clone().cancelled_owned()),
             stopping: false,
             traffic: node.metrics.traffic(kind).clone(),
-            input_max: node.limits.output_max,
-            room: Room::new(node.unfinished.clone(), node.limits.write_timeout),
+            input_max: node.site.limits.output_max,
+            room: Room::new(node.unfinished.clone(), node.site.limits.write_timeout),
         }
     }
 
@@ -89,13 +79,14 @@ impl Wakes {
     /// Waits for the next thing to happen. Input is put behind what is in `input`.
     pub(super) async fn next(
         &mut self,
+        clock: Clock,
         input: &mut BytesMut,
         write: &OwnedWriteHalf,
-        wait: WaitFor,
+        waits: Waits,
     ) -> Wake {
-        let (blocked, tailing) = (wait.room_by.is_some(), wait.entries_by.is_some());
-        let has_room = self.room.of(wait.unfinished.filter(|_| !self.stopping));
-        let reading = wait.input && has_room && !self.stopping;
+        let (blocked, tailing) = (waits.room_by.is_some(), waits.entries_by.is_some());
+        let has_room = self.room.of(waits.unfinished.filter(|_| !self.stopping));
+        let reading = waits.input && has_room && !self.stopping;
         reserve_for_read(input);
         tokio::select! {
             biased;
@@ -129,8 +120,8 @@ impl Wakes {
                 if there_is { Wake::Ready } else { Wake::Unfinished(self.room.held_for()) }
             }
             _ = self.view.changed(), if tailing => Wake::Ready,
-            () = until(wait.entries_by), if tailing => Wake::Idle,
-            () = until(wait.room_by), if blocked => Wake::Stalled,
+            () = until(clock, waits.entries_by), if tailing => Wake::Idle,
+            () = until(clock, waits.room_by), if blocked => Wake::Stalled,
         }
     }
 
@@ -141,9 +132,9 @@ impl Wakes {
 }
 
 /// Comes back then; never, where nothing is waited for.
-async fn until(deadline: Option<Instant>) {
+async fn until(clock: Clock, deadline: Option<Time>) {
     match deadline {
-        Some(deadline) => sleep_until(deadline).await,
+        Some(deadline) => sleep_until(clock.instant(deadline)).await,
         None => std::future::pending().await,
     }
 }
