@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 from disk_nodes import Cluster, Failed, value, wait_until
+from repository import TOP
 
-TOP = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
 # Less than the disk has, and more than the node's own reserve and a step of growth leave unused.
 DISK_MIB = 32
