@@ -1,6 +1,6 @@
 //! Nodes whose disk is full: it can be seen from everywhere, takes nothing that was answered, and is over
 //! as soon as there is room. The disks are full because no file may grow, which needs no disk of its own;
-//! `tools/disk_ci` does the same with file systems that are.
+//! `.ci/stages/disk` does the same with file systems that are.
 
 mod common;
 

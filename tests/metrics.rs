@@ -1,7 +1,7 @@
 //! METRICS: what a node measures, in the text format of OpenMetrics (interface 2.4).
 //!
 //! Here is checked that the numbers are true. That the text is OpenMetrics to the letter is checked
-//! by the parser of the Prometheus project, in `tools/metrics_ci`.
+//! by the parser of the Prometheus project, in `.ci/stages/metrics`.
 
 mod common;
 

@@ -9,6 +9,7 @@ import socket
 import threading
 
 from history import Reader
+
 from selftest import PATIENCE_S, Reply
 
 # How long an answer may take that has to wait for a node to come back.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What `tools/disk_ci` runs: full disks, failing syncs, and deaths at any system call that changes the disk.
+"""What `.ci/stages/disk` runs: full disks, failing syncs, and deaths at any system call that changes the disk.
 
     full-master, full-secondary     the data directory is a small file system that fills up and is freed again
     small-disks                     one of 4 to 24 MiB takes entries for most of its size, and its node starts on it when it is full
@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 from disk_nodes import Cluster, Failed, value, wait_until
+from repository import TOP
 
-TOP = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
 # Less than the disk has, and more than the node's own reserve and a step of growth leave unused.
 DISK_MIB = 32

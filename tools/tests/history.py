@@ -7,11 +7,11 @@ import socket
 import subprocess
 import threading
 import time
-from pathlib import Path
+
+from repository import TOP
 
 from selftest import PATIENCE_S, Reply
 
-TOP = Path(__file__).resolve().parent.parent
 # A reader asks for the end of the log, which is where things happen.
 READ_BACK = 40
 READ_PAUSE_S = 0.1

@@ -3,6 +3,8 @@
 import time
 from collections import namedtuple
 
+import repository  # noqa: F401 (it leads to replog_wire)
+
 import replog_wire as wire
 
 # A field as tshark prints it: its name behind "replog.", its value, and, where numbers have names, the name.

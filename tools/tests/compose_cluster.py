@@ -8,11 +8,11 @@ import signal
 import socket
 import subprocess
 import tarfile
-from pathlib import Path
+
+from repository import TOP
 
 from selftest import Node, Stop
 
-TOP = Path(__file__).resolve().parent.parent
 # How long one command of Docker may take on a busy machine; building is not bounded.
 COMMAND_S = 180.0
 LOG_FILE = "/data/replog.log"

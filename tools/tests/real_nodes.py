@@ -1,4 +1,4 @@
-"""A master and its secondaries as processes of this machine, on free ports, for the tests in this directory.
+"""A master and its secondaries as processes of this machine, on free ports, for the tests that need no more.
 
 Nothing waits for a fixed time: a node is there when it has printed its ready line, and the cluster when its master
 says so.
@@ -11,9 +11,10 @@ import threading
 import time
 from pathlib import Path
 
+from repository import TOP
+
 import replog_wire as wire
 
-TOP = Path(__file__).resolve().parent.parent
 # How long something that must happen by itself may take on a busy machine.
 PATIENCE_S = 60.0
 POLL_S = 0.05
