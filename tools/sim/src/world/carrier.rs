@@ -111,6 +111,7 @@ impl World {
         if node == 0 {
             self.deliver_replies();
             self.master.node.show(&mut self.master.view);
+            self.sessions_look();
         } else {
             let own = &mut self.secondaries[node - 1];
             own.node.show(&mut own.view);
@@ -143,8 +144,16 @@ impl World {
             }
             Input::ClientGone { connection } => {
                 self.master.node.handle_gone(connection);
+                self.session_gone(connection);
                 self.requests_gone(connection);
             }
+            Input::Bytes { client, connection, bytes } => {
+                self.take_bytes(client, connection, &bytes);
+            }
+            Input::Request { connection, request } => {
+                self.take_request(now, connection, *request);
+            }
+            Input::Answer { connection, answer } => self.take_answer(connection, *answer),
             Input::Dialled { dial, result } => self.take_dialled(now, dial, result),
             Input::Accepted { conn, hello } => {
                 let own = &mut self.secondaries[node - 1];
@@ -313,7 +322,7 @@ impl World {
         // By connection: a map has no order of its own.
         let replies: BTreeMap<_, _> = replies.into_iter().collect();
         for (connection, replies) in replies {
-            for reply in replies {
+            for reply in self.reply_to_session(connection, replies).unwrap_or_default() {
                 let reply = super::clients::Reply::of(connection, &reply);
                 self.send_reply(reply);
             }

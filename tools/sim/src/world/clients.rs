@@ -11,6 +11,8 @@ use replog::node::Storage as _;
 use replog::store::LogReader;
 use replog::types::{AckLevel, Level, Patience, Seq, SeqRange, WriteConcern};
 
+use super::doors::Part;
+use super::speech::Door;
 use super::{Event, Input, World};
 use crate::plan::{Action, Concern, ReadLevel, Timeout};
 use crate::sometimes::Sometimes;
@@ -72,11 +74,12 @@ pub(super) struct Reply {
     connection: u64,
     offset: u64,
     count: u64,
-    outcome: Outcome,
+    outcome: Heard,
 }
 
+/// What a client heard of entries.
 #[derive(Clone, Copy, Debug)]
-enum Outcome {
+pub(super) enum Heard {
     Placed { first: Seq, epoch: u64, class: Class, by: u128 },
     Refused,
 }
@@ -84,15 +87,25 @@ enum Outcome {
 impl Reply {
     pub(super) fn of(connection: u64, reply: &node::client::Reply) -> Self {
         let outcome = match &reply.outcome {
-            node::client::Outcome::Placed(placed) => Outcome::Placed {
+            node::client::Outcome::Placed(placed) => Heard::Placed {
                 first: placed.seq,
                 epoch: placed.epoch.number(),
                 class: placed.class,
                 by: placed.holders.bits(),
             },
-            node::client::Outcome::Refused(_) => Outcome::Refused,
+            node::client::Outcome::Refused(_) => Heard::Refused,
         };
         let (request, offset, count) = (reply.slot as usize, reply.offset, reply.count);
+        Reply { request, connection, offset, count, outcome }
+    }
+
+    /// What was heard of entries of a request, from one of them on.
+    pub(super) fn heard(
+        (request, offset): (usize, u64),
+        connection: u64,
+        count: u64,
+        outcome: Heard,
+    ) -> Self {
         Reply { request, connection, offset, count, outcome }
     }
 }
@@ -126,6 +139,11 @@ impl World {
         let (client, what) = (operation.client, operation.what);
         match what {
             Action::Append { count, size, concern, received, timeout } => {
+                // A frame has room for so many.
+                let count = match self.door(client) {
+                    Door::Wire => count.min((1 << 20) / (size + 4)).max(1),
+                    Door::None | Door::Gateway => count,
+                };
                 let id = self.request(client, concern, received, timeout);
                 let request = &mut self.requests[id];
                 (request.count, request.size) = (count, size);
@@ -134,7 +152,7 @@ impl World {
                 self.tell_client(client, "appends", id as u64, u64::from(count), || {
                     format!("r{id}: {count} of {size} bytes, {concern:?}, received={received:?}, {timeout:?}")
                 });
-                self.submit(client, Event::Submit { request: id });
+                self.ask(client, id);
             }
             Action::Wait { share, concern, received, timeout } => {
                 let seq = self.at_share(share);
@@ -160,8 +178,16 @@ impl World {
         self.tell_client(client, "waits", id as u64, seq.number(), || {
             format!("r{id}: for {seq}, {concern:?}, received={received}, {timeout:?}")
         });
-        self.submit(client, Event::Submit { request: id });
+        self.ask(client, id);
         id
+    }
+
+    /// A client sends a request, each in its own way.
+    fn ask(&mut self, client: u32, id: usize) {
+        match self.door(client) {
+            Door::None => self.submit(client, Event::Submit { request: id }),
+            Door::Gateway | Door::Wire => self.say(client, id),
+        }
     }
 
     fn at_share(&self, share: u16) -> Seq {
@@ -223,7 +249,7 @@ impl World {
     }
 
     /// What a client sends arrives in the order sent.
-    fn submit(&mut self, client: u32, event: Event) {
+    pub(super) fn submit(&mut self, client: u32, event: Event) {
         let way = self.client_rng.magnitude(20, 5000);
         let client = &mut self.clients[client as usize];
         client.arrives = client.arrives.max(self.now + way);
@@ -232,17 +258,22 @@ impl World {
 
     pub(super) fn submitted(&mut self, id: usize) {
         let (client, connection) = (self.requests[id].client, self.requests[id].connection);
-        if !self.hosts[0].up {
-            self.break_client(client);
-        }
-        if connection < self.clients[client as usize].valid_from {
-            return; // It went to a process that is no more.
+        if !self.reaches(client, connection) {
+            return;
         }
         let input = match self.requests[id].wait_for {
             None => Input::Append { request: id },
             Some(_) => Input::Wait { request: id },
         };
         self.input(0, input);
+    }
+
+    /// Whether what a client sent on a connection comes to a process, and not to one that is no more.
+    pub(super) fn reaches(&mut self, client: u32, connection: u64) -> bool {
+        if !self.hosts[0].up {
+            self.break_client(client);
+        }
+        connection >= self.clients[client as usize].valid_from
     }
 
     /// The master's process, and with it a client's connection, is gone.
@@ -280,7 +311,8 @@ impl World {
     // ---- what the master says ----
 
     /// The master gave numbers to a run.
-    pub(super) fn numbered(&mut self, id: usize, range: SeqRange, before: Seq, mode: Mode) {
+    pub(super) fn numbered(&mut self, part: Part, range: SeqRange, before: Seq, mode: Mode) {
+        let id = part.request;
         let log_id = self.master.engine().log_id();
         if *self.history_id.get_or_insert(log_id) != log_id {
             return self.check_new_history();
@@ -291,7 +323,7 @@ impl World {
             let begun = self.reign_of == Some(self.hosts[0].life);
             let same_reign = begun && request.reign == self.reigns;
             let floor = if same_reign { request.floor } else { Seq::ZERO };
-            (u64::from(request.count), floor, request.need)
+            (part.count, floor, request.need)
         };
         self.tell(0, "numbers", range.first.number(), range.end.number(), || {
             format!("r{id}: {range}")
@@ -314,7 +346,7 @@ impl World {
         let epoch = self.master.engine().epoch().number();
         for entry in 0..count {
             let key = (epoch, range.first.plus(entry).number());
-            let again = self.entries.insert(key, (id, entry)).is_some();
+            let again = self.entries.insert(key, (id, part.entry + entry)).is_some();
             if again && !self.unseen.remove(&key) {
                 if self.disks[0].as_ref().is_some_and(|disk| disk.rolled_back) {
                     // A directory brought back is a copy of one that was used since: what it led
@@ -330,7 +362,10 @@ impl World {
         }
         self.stats.appended += count;
         let request = &mut self.requests[id];
-        (request.range, request.taken_at) = (Some(range), Some(self.now));
+        let whole = SeqRange::with_len(range.first, u64::from(request.count));
+        if part.entry == 0 {
+            (request.range, request.taken_at) = (Some(whole), Some(self.now));
+        }
         self.open.insert(id);
     }
 
@@ -382,9 +417,15 @@ impl World {
 
     pub(super) fn send_reply(&mut self, reply: Reply) {
         let way = self.client_rng.magnitude(20, 5000);
-        let client = &mut self.clients[self.requests[reply.request].client as usize];
+        let at = self.hears_at(self.requests[reply.request].client, way);
+        self.queue.push(at, Event::Reply(reply));
+    }
+
+    /// When a client hears what is sent to it now: in the order sent.
+    pub(super) fn hears_at(&mut self, client: u32, way: u64) -> u64 {
+        let client = &mut self.clients[client as usize];
         client.hears = client.hears.max(self.now + way);
-        self.queue.push(client.hears, Event::Reply(reply));
+        client.hears
     }
 
     /// A reply reaches its client.
@@ -396,8 +437,8 @@ impl World {
         }
         for entry in reply.offset..reply.offset + reply.count {
             let fate = match reply.outcome {
-                Outcome::Refused => Fate::Refused,
-                Outcome::Placed { first, epoch, class, by } => {
+                Heard::Refused => Fate::Refused,
+                Heard::Placed { first, epoch, class, by } => {
                     let seq = first.plus(entry - reply.offset);
                     match class {
                         Class::Ok => Fate::Ok(seq, epoch, by),

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use replog::engine::{AttemptFailure, HelloFacts, Master};
 use replog::node::MasterNode as Node;
-use replog::node::View;
+use replog::node::{Storage as _, View};
 use replog::types::{Epoch, Seq};
 
+use super::doors::Doors;
 use super::process::{Sockets, first_view};
 use super::store::SimStore;
 
@@ -36,6 +37,8 @@ pub(super) struct MasterNode {
     pub(super) shown_commit: Seq,
     /// What readers see.
     pub(super) view: View,
+    /// The sessions of clients that speak bytes.
+    pub(super) doors: Doors,
     /// Secondaries whose connection was lost in this turn.
     pub(super) lost: Vec<usize>,
     /// What they had answered: a reign that began in this turn may have counted it before.
@@ -47,8 +50,10 @@ pub(super) struct MasterNode {
 }
 
 impl MasterNode {
-    pub(super) fn new(node: Node<SimStore>, nodes: usize) -> Self {
+    pub(super) fn new(node: Node<SimStore>, nodes: usize, heartbeat_ms: u64) -> Self {
+        let log = node.storage().log().reader();
         MasterNode {
+            doors: Doors::new(log, heartbeat_ms),
             node,
             sockets: Sockets::default(),
             peers: (1..nodes).map(|_| Peer::default()).collect(),

@@ -9,6 +9,7 @@ mod carrier;
 mod check;
 mod clients;
 mod dial;
+mod doors;
 mod faults;
 mod master;
 mod net;
@@ -17,6 +18,7 @@ mod process;
 mod recorder;
 mod restart;
 mod secondary;
+mod speech;
 mod store;
 
 use std::cmp::Reverse;
@@ -28,6 +30,7 @@ use replog::codes::RefuseCode;
 use replog::engine::{MasterConfig, SessionId};
 use replog::node::Storage as _;
 use replog::node::reads::Asked;
+use replog::node::session::{Answer, Request};
 use replog::store::faulty::FaultyFs;
 use replog::types::{AckLevel, LogId, NodeIndex, Patience, Seq, WriteConcern};
 use replog::wire::Message;
@@ -125,6 +128,8 @@ enum Event {
     Synced { node: usize, life: u32 },
     Input { node: usize, life: u32, input: Input },
     Submit { request: usize },
+    Said { client: u32, connection: u64, bytes: bytes::Bytes },
+    Heard { client: u32, connection: u64, bytes: bytes::Bytes },
     ClientGone { connection: u64 },
     Reply(clients::Reply),
     Restart { node: usize, life: u32 },
@@ -136,15 +141,54 @@ enum Event {
 /// What a process is told.
 #[derive(Debug)]
 enum Input {
-    Append { request: usize },
-    Wait { request: usize },
-    ClientGone { connection: u64 },
-    Dialled { dial: usize, result: net::Dialled },
-    Accepted { conn: usize, hello: Box<Hello> },
-    Messages { session: SessionId, messages: Vec<Message> },
-    Closed { session: SessionId, refuse: Option<RefuseCode>, reason: &'static str },
-    Writable { session: SessionId },
-    ColdRead { peer: NodeIndex, session: SessionId, asked: Asked },
+    Append {
+        request: usize,
+    },
+    Wait {
+        request: usize,
+    },
+    ClientGone {
+        connection: u64,
+    },
+    /// Bytes of a client, what its session asks for, and what that is answered.
+    Bytes {
+        client: u32,
+        connection: u64,
+        bytes: bytes::Bytes,
+    },
+    Request {
+        connection: u64,
+        request: Box<Request>,
+    },
+    Answer {
+        connection: u64,
+        answer: Box<Answer>,
+    },
+    Dialled {
+        dial: usize,
+        result: net::Dialled,
+    },
+    Accepted {
+        conn: usize,
+        hello: Box<Hello>,
+    },
+    Messages {
+        session: SessionId,
+        messages: Vec<Message>,
+    },
+    Closed {
+        session: SessionId,
+        refuse: Option<RefuseCode>,
+        reason: &'static str,
+    },
+    Writable {
+        session: SessionId,
+    },
+    ColdRead {
+        peer: NodeIndex,
+        session: SessionId,
+        asked: Asked,
+    },
 }
 
 /// Events by time; those of one moment in the order in which they were planned.
@@ -223,6 +267,10 @@ struct World {
     secondaries: Vec<secondary::SecondaryNode>,
     clients: Vec<clients::Client>,
     client_rng: Rng,
+    /// Clients that speak bytes: what they await, and what was said and is not taken yet.
+    speakers: Vec<speech::Speaker>,
+    said: BTreeMap<u64, doors::Said>,
+    speech_rng: Rng,
     requests: Vec<clients::Request>,
     /// Requests that the master took and did not answer in full.
     open: BTreeSet<usize>,
@@ -321,10 +369,13 @@ impl World {
             lines: vec![net::Line::default(); nodes],
             conns: Vec::new(),
             dials: Vec::new(),
-            master: master::MasterNode::new(master, nodes),
+            master: master::MasterNode::new(master, nodes, setup.heartbeat_ms),
             secondaries,
             clients: (0..setup.clients).map(clients::Client::new).collect(),
             client_rng: Rng::keyed(&[seed, 14]),
+            speakers: vec![speech::Speaker::default(); setup.clients as usize],
+            said: BTreeMap::new(),
+            speech_rng: Rng::keyed(&[seed, 16]),
             requests: Vec::new(),
             open: BTreeSet::new(),
             entries: BTreeMap::new(),
@@ -413,6 +464,8 @@ impl World {
                 }
             }
             Event::Submit { request } => self.submitted(request),
+            Event::Said { client, connection, bytes } => self.said(client, connection, bytes),
+            Event::Heard { client, connection, bytes } => self.heard(client, connection, &bytes),
             Event::ClientGone { connection } => self.input(0, Input::ClientGone { connection }),
             Event::Reply(reply) => self.replied(reply),
             Event::Restart { node, life } => {

@@ -139,16 +139,34 @@ impl World {
         match event {
             Event::Numbered { token, range } => {
                 let mode = before.mode.unwrap_or(Mode::Recovering);
-                self.numbered(token.slot as usize, range, before.last, mode);
+                let mut last = before.last;
+                for part in self.parts(token, range.len()) {
+                    let range = SeqRange::with_len(last.next(), part.count);
+                    self.numbered(part, range, last, mode);
+                    last = range.last();
+                }
+                if last != range.last() || before.last.next() != range.first {
+                    self.fail("numbers are dense", format!("{range} after {}", before.last));
+                }
             }
-            Event::Waits { token, seq } => self.waits(token.slot as usize, seq, before.last),
-            Event::Refused { token, refused, .. } => {
+            Event::Waits { token, seq } => {
+                for part in self.parts(token, 1) {
+                    self.waits(part.request, seq, before.last);
+                }
+            }
+            Event::Refused { token, refused, count, .. } => {
                 if self.master.engine().last() != before.last {
                     self.fail("a refusal consumes no number", format!("{refused:?}"));
                 }
-                self.refused(token.slot as usize, refused);
+                for part in self.parts(token, count) {
+                    self.refused(part.request, refused);
+                }
             }
-            Event::Answered(answer) => self.check_answer(&answer),
+            Event::Answered(answer) => {
+                for answer in self.decisions(&answer) {
+                    self.check_answer(&answer);
+                }
+            }
             Event::Written(range) => {
                 let (first, end) = (range.first.number(), range.end.number());
                 self.tell(0, "write", first, end, || format!("{range}"));

@@ -153,7 +153,7 @@ impl World {
         let (store, sessions) = (SimStore::in_memory(), self.master.node.next_session());
         let node = new_master(&self.plan, self.hosts[0].life, store, sessions, self.now);
         let shown = std::mem::take(&mut self.master.shown_commit);
-        self.master = MasterNode::new(node, nodes);
+        self.master = MasterNode::new(node, nodes, self.plan.setup.heartbeat_ms);
         self.master.shown_commit = shown;
     }
 
@@ -186,7 +186,7 @@ impl World {
             let sessions = self.master.node.next_session();
             let shown = std::mem::take(&mut self.master.shown_commit);
             let master = new_master(&plan, life, store, sessions, self.now);
-            self.master = MasterNode::new(master, nodes);
+            self.master = MasterNode::new(master, nodes, plan.setup.heartbeat_ms);
             self.master.shown_commit = shown;
             self.ghosts = vec![Ghost::default(); nodes];
             self.memory.master_restarts(self.now, self.master.engine().levels().clone());
