@@ -11,7 +11,7 @@ use crate::gateway::reply::{list_end, write_entry};
 use crate::limits::{OUTPUT_CHUNK_BYTES, RUN_BYTES_MAX};
 use crate::store::record::take_record;
 use crate::store::{Record, Slice};
-use crate::types::{Level, Seq, SeqRange};
+use crate::types::{Level, Seq, SeqRange, Time};
 
 /// The last entry that a level shows on this node, its own log only.
 ///
@@ -63,9 +63,13 @@ impl Cursor {
         self.ask(OUTPUT_CHUNK_BYTES.min(RUN_BYTES_MAX))
     }
 
-    /// The piece was read. What cannot be read ends it.
+    /// The piece was read: so far as it could be. Nothing is shown behind what cannot be read, so that
+    /// it ends there.
     pub fn pass(&mut self, slice: &Slice) {
-        self.next = slice.range.map_or(self.end, |range| range.end);
+        match slice.range {
+            Some(range) => self.next = range.end,
+            None => self.end = self.next,
+        }
     }
 }
 
@@ -138,6 +142,10 @@ impl List {
     /// The next piece of the log was read.
     pub fn take_slice(&mut self, slice: Slice, out: &mut BytesMut) {
         self.cursor.pass(&slice);
+        self.last = self.cursor.end.previous();
+        if slice.range.is_none() {
+            self.by_hand.end = self.by_hand.next;
+        }
         write_lines(slice, out);
     }
 
@@ -165,6 +173,8 @@ pub struct Tail {
     pub level: Level,
     /// How many it has shown.
     pub count: u64,
+    /// The next one could not be read: it is tried again then.
+    not_before: Time,
 }
 
 impl Tail {
@@ -181,19 +191,28 @@ impl Tail {
                 Seq::new(last.next().number().saturating_sub(count)).max(Seq::FIRST)
             }
         };
-        Ok(Tail { next, level, count: 0 })
+        Ok(Tail { next, level, count: 0, not_before: Time::ZERO })
     }
 
     /// What the level shows now and was not yet given out.
     pub fn cursor(&self, sight: Sight<'_>) -> Cursor {
+        if sight.now < self.not_before {
+            return Cursor { next: self.next, end: self.next };
+        }
         // The roster of a running cluster does not change, so that a level once good stays good.
         let last = visible(sight, self.level).map_or(Seq::ZERO, |(last, _)| last);
         Cursor { next: self.next, end: last.next().max(self.next) }
     }
 
-    /// So far it has been shown.
-    pub fn pass(&mut self, cursor: &Cursor) {
-        self.count += cursor.next.distance_from(self.next);
-        self.next = cursor.next;
+    /// A piece was read, and is shown. A tail leaves nothing out: what cannot be read is waited for until
+    /// it is repaired.
+    pub fn pass(&mut self, sight: Sight<'_>, slice: &Slice) {
+        match slice.range {
+            Some(range) => {
+                self.count += range.end.distance_from(self.next);
+                self.next = range.end;
+            }
+            None => self.not_before = sight.now.after(sight.site.heartbeat_interval),
+        }
     }
 }

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::admission::{admit_append, admit_wait};
 use super::command::{self, Step, Work};
-use super::reading::{Cursor, Tail, write_lines};
+use super::reading::{Tail, write_lines};
 use super::{Answer, End, Request, Session, Sight, Unfinished, Waits};
 use crate::codes::Code;
 use crate::gateway::reply::write_placed;
@@ -41,7 +41,7 @@ enum Active {
     /// At the end of the log, or on the way there.
     Tail(Tail),
     /// Its next piece is read.
-    TailAsked(Tail, Cursor),
+    TailAsked(Tail),
 }
 
 /// See the module.
@@ -123,7 +123,7 @@ impl TextSession {
     }
 
     fn is_asking(&self) -> bool {
-        matches!(self.active, Active::Asked(_) | Active::TailAsked(..))
+        matches!(self.active, Active::Asked(_) | Active::TailAsked(_))
     }
 
     // ---- lines ----
@@ -273,7 +273,7 @@ impl TextSession {
                     let cursor = tail.cursor(sight);
                     if !cursor.is_done() {
                         self.requests.push_back(Request::Ask(cursor.ask_for_lines()));
-                        self.active = Active::TailAsked(tail, cursor);
+                        self.active = Active::TailAsked(tail);
                     } else if self.input_ended {
                         write_tail_end(&tail, &mut self.out);
                         continue;
@@ -282,7 +282,7 @@ impl TextSession {
                     }
                     return false;
                 }
-                asking @ (Active::Asked(_) | Active::TailAsked(..)) => {
+                asking @ (Active::Asked(_) | Active::TailAsked(_)) => {
                     self.active = asking;
                     return false;
                 }
@@ -373,10 +373,9 @@ impl Session for TextSession {
                 Ok(step) => self.step(step),
                 Err(refusal) => self.refuse(&refusal),
             },
-            (Active::TailAsked(mut tail, mut cursor), Answer::Read(slice)) => {
-                cursor.pass(&slice);
+            (Active::TailAsked(mut tail), Answer::Read(slice)) => {
+                tail.pass(sight, &slice);
                 write_lines(slice, &mut self.out);
-                tail.pass(&cursor);
                 self.idle_at = sight.now.after(sight.site.heartbeat_interval);
                 self.active = Active::Tail(tail);
             }
@@ -447,7 +446,7 @@ impl Session for TextSession {
         match self.active {
             Active::Tail(_) if !stopping => false,
             Active::Tail(_) | Active::None => ended && self.slots.is_empty(),
-            Active::Work(_) | Active::Asked(_) | Active::TailAsked(..) => false,
+            Active::Work(_) | Active::Asked(_) | Active::TailAsked(_) => false,
         }
     }
 

@@ -516,6 +516,11 @@ impl WireSession {
                 format!("seq={seq} bytes={bytes} - longer than the frame_bytes_max of this client");
             return self.refuse_stream(id, &Refusal::new(Code::TooLong, detail));
         }
+        if let (Stream::Tail { tail, idle_at, .. }, None) = (&mut stream, slice.range) {
+            tail.pass(sight, &slice);
+            *idle_at = sight.now.after(sight.site.heartbeat_interval);
+            return self.streams.push_back(stream);
+        }
         cursor.pass(&slice);
         let end = matches!(stream, Stream::Read { .. }) && cursor.is_done();
         let head = EntriesHead {
@@ -523,14 +528,14 @@ impl WireSession {
             count: slice.range.map_or(0, |range| range.len()) as u32, // At most RUN_ENTRIES_MAX.
             ..entries_head(sight, id, stream.level(), end)
         };
-        self.out.push(Kind::Entries(Seq::ZERO), encode_entries(&head, slice.pieces));
         match &mut stream {
             Stream::Read { cursor: own, .. } => *own = cursor,
             Stream::Tail { tail, idle_at, .. } => {
-                tail.pass(&cursor);
+                tail.pass(sight, &slice);
                 *idle_at = sight.now.after(sight.site.heartbeat_interval);
             }
         }
+        self.out.push(Kind::Entries(Seq::ZERO), encode_entries(&head, slice.pieces));
         if !end {
             self.streams.push_back(stream);
         }

@@ -297,7 +297,7 @@ impl World {
         connection: u64,
         replies: Vec<replog::node::client::Reply>,
     ) -> Option<Vec<replog::node::client::Reply>> {
-        if !self.master.doors.sessions.contains_key(&connection) {
+        if !self.said.contains_key(&connection) {
             return Some(replies);
         }
         self.with_session(connection, |session, sight| {
