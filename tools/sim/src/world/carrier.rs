@@ -94,6 +94,7 @@ impl World {
                 self.take(now, node, input);
             }
         }
+        self.sessions_read();
         loop {
             let mut more = true;
             while more {

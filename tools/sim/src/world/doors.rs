@@ -1,7 +1,7 @@
 //! Clients that speak bytes, and the product's own sessions between them and the master: the simulator
 //! carries a session as `runtime::client` does with tokio.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::BytesMut;
 use replog::config::Config;
@@ -40,6 +40,8 @@ struct Hosted {
 pub(super) struct Doors {
     site: Site,
     sessions: BTreeMap<u64, Hosted>,
+    /// Whose input grew in this turn.
+    with_input: BTreeSet<u64>,
     /// Whose entries wait under which name of which connection.
     parts: BTreeMap<(u64, u64), Vec<Part>>,
 }
@@ -55,7 +57,12 @@ impl Doors {
             log,
             provisional: SharedProvisional::default(),
         };
-        Doors { site, sessions: BTreeMap::new(), parts: BTreeMap::new() }
+        Doors {
+            site,
+            sessions: BTreeMap::new(),
+            with_input: BTreeSet::new(),
+            parts: BTreeMap::new(),
+        }
     }
 }
 
@@ -125,7 +132,14 @@ impl World {
             Hosted { client, session }
         });
         hosted.session.input().extend_from_slice(bytes);
-        self.go_on(connection);
+        doors.with_input.insert(connection);
+    }
+
+    /// Sessions take what came: all that came in a turn at once, as one read would bring it.
+    pub(super) fn sessions_read(&mut self) {
+        for connection in std::mem::take(&mut self.master.doors.with_input) {
+            self.go_on(connection);
+        }
     }
 
     /// Calls a session with what it sees, and carries what it asks and says.
