@@ -20,5 +20,7 @@ fn seeds_that_failed_once_are_played_again() {
     // What was read for a secondary was sent to it though it had become unhealthy; a repair waited for
     // more than its master could send at once; three that the checks misread.
     play(&[4_001_188, 4_001_936, 4_002_536, 10_018_625, 123_932_779_226_002]);
+    // A tail and a list left out what could not be read.
+    play(&[80_000_919, 80_001_247, 80_001_610]);
     play_disks(false);
 }
