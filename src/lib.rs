@@ -25,7 +25,7 @@ pub mod node;
 #[cfg(feature = "server")]
 pub mod runtime;
 pub mod store;
-#[cfg(feature = "server")]
+#[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;
 pub mod types;

@@ -250,7 +250,7 @@ fn take_apart(run: &Run, bytes: &Bytes) {
 /// A line of the gateway: understood or refused in one line, whatever it is.
 pub fn gateway(data: &[u8]) {
     for line in data.split(|&byte| byte == b'\n') {
-        match command::parse(line) {
+        match replog::gateway::parse(line) {
             Ok(None) => assert!(line.iter().all(|&byte| byte == b' ')),
             Ok(Some(command)) => {
                 use command::Command::{Append, Ping, Store};
@@ -265,7 +265,7 @@ pub fn gateway(data: &[u8]) {
                 let mut upper = line.to_vec();
                 let verb = line.iter().position(|&byte| byte == b' ').unwrap_or(line.len());
                 upper[..verb].make_ascii_uppercase();
-                assert_eq!(command::parse(&upper), Ok(Some(command)));
+                assert_eq!(replog::gateway::parse(&upper), Ok(Some(command)));
             }
             Err(refusal) => {
                 let mut out = BytesMut::new();

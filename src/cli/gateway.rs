@@ -10,6 +10,7 @@ use super::servers::{Servers, limit_of};
 use super::{Exit, command_failed, complain, json, read_failed};
 use crate::client::{Client, CommandError, ReadError};
 use crate::codes::Class;
+use crate::gateway::verbs::{Operators, verb_of};
 use crate::gateway::{self, Command};
 use crate::types::{Level, Seq};
 
@@ -22,7 +23,8 @@ pub(super) async fn ask(servers: &[String], line: &[u8], reply: Reply, output: O
         _ => None,
     };
     let changes = matches!(&command, Ok(Some(Command::Fault(_) | Command::Store { .. })));
-    let looks = matches!(&command, Ok(Some(command)) if command.only_looks());
+    let admitted = verb_of(line).is_some_and(|verb| verb.operators == Operators::Admitted);
+    let looks = admitted && command.is_ok();
     let mut servers = Servers::new(servers).within(limit).looking(looks);
     loop {
         if let Some(exit) = ask_once(&mut servers, line, changes, reply, output).await {

@@ -1,10 +1,12 @@
 //! The text protocol, pure: lines to commands, results to lines. Knows no socket.
 
 pub mod command;
-pub mod help;
+mod options;
 pub mod reply;
 pub mod status;
+pub mod verbs;
 pub mod words;
 
-pub use command::{AppendOptions, Command, ConcernWord, Fault, parse};
+pub use command::{AppendOptions, Command, ConcernWord, Fault};
 pub use reply::Refusal;
+pub use verbs::parse;

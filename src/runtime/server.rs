@@ -25,6 +25,7 @@ use crate::codes::{Code, RefuseCode};
 use crate::config::Role;
 use crate::descriptors;
 use crate::engine::SessionId;
+use crate::gateway::verbs::{Operators, verb_of};
 use crate::gateway::{Refusal, parse};
 use crate::limits::OPERATOR_TIMEOUT;
 use crate::node::introduction::{epoch_table, hello_of};
@@ -178,6 +179,11 @@ async fn refuse_line(read: OwnedReadHalf, write: OwnedWriteHalf, refusal: &Refus
     }
 }
 
+/// Whether a line is answered even to somebody for whom there is no place.
+fn is_admitted(line: &[u8]) -> bool {
+    verb_of(line).is_some_and(|verb| verb.operators == Operators::Admitted)
+}
+
 /// Serves somebody for whom the gateway has no client's place: if he asks at once for something that
 /// operators may ask for, he is answered; then, or else, he must leave.
 async fn see_or_leave(node: &Node, stream: TcpStream, places: &Arc<Places>, place: &TurnedAway) {
@@ -205,7 +211,7 @@ async fn see_or_leave(node: &Node, stream: TcpStream, places: &Arc<Places>, plac
             line.truncate(end - usize::from(end > 0 && line[end - 1] == b'\r'));
             match parse(&line) {
                 Ok(None) => {}
-                Ok(Some(command)) if command.only_looks() => {
+                Ok(Some(command)) if is_admitted(&line) => {
                     if carry_out(node, command, &line, &mut answers).await.is_err() {
                         return;
                     }

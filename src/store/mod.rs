@@ -5,6 +5,7 @@
 //! file-system trait ([`fs::Fs`]), under which the tests put one that fails.
 
 pub mod disk;
+#[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod faulty;
 pub mod fs;

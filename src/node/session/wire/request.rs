@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use crate::codes::Code;
-use crate::gateway::{Command, Refusal, parse};
+use crate::gateway::verbs::{Operators, verb_of};
+use crate::gateway::{Refusal, parse};
 use crate::node::client::RunOptions;
 use crate::types::{AckLevel, Level, Patience, WriteConcern};
 use crate::wire::Message;
@@ -21,15 +22,10 @@ pub(super) fn cut_line_end(line: &mut Bytes) {
 /// Whether an operator may ask for it.
 pub(super) fn looks(message: &Message) -> bool {
     match message {
-        Message::Command(_, line) => match parse(line) {
-            // A PING shows that the connection is alive.
-            Ok(Some(command)) => {
-                command.only_looks()
-                    || matches!(command, Command::Ping { .. } | Command::Get { .. })
-            }
-            // What is malformed is answered as such.
-            Ok(None) | Err(_) => true,
-        },
+        // What is malformed is answered as such.
+        Message::Command(_, line) => {
+            parse(line).is_err() || verb_of(line).is_none_or(|verb| verb.operators != Operators::No)
+        }
         Message::Cancel(_) => true,
         _ => false,
     }
