@@ -5,6 +5,7 @@
 //! line is written over. So nothing must be put back when it ends, however it ends. A terminal that
 //! cannot move its cursor gets one block after the other.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -120,9 +121,9 @@ impl Screen {
             lines => format!("\x1b[{lines}A\r"),
         };
         self.size = size;
-        let mut lines: Vec<String> = match size {
+        let mut lines: Vec<Cow<'_, str>> = match size {
             Some((columns, _)) => text.lines().flat_map(|line| wrap(line, columns)).collect(),
-            None => text.lines().map(str::to_owned).collect(),
+            None => text.lines().map(Cow::Borrowed).collect(),
         };
         if let Some((columns, rows)) = size {
             // The cursor needs the last row.
@@ -130,7 +131,7 @@ impl Screen {
             if hidden > 0 {
                 lines.truncate(rows.saturating_sub(2));
                 let more = format!("({} more lines)", hidden + 1);
-                lines.extend((rows > 1).then(|| fit(&more, columns).into_owned()));
+                lines.extend((rows > 1).then(|| Cow::Owned(fit(&more, columns).into_owned())));
             }
         }
         for line in &lines {
@@ -162,7 +163,7 @@ mod tests {
         let frame = screen.frame("12345678901234567890\nb\nc\nd\n", size);
         assert_eq!(
             frame,
-            "12345678901234\x1b[K\n  567890\x1b[K\nb\x1b[K\n(2 more lines)\x1b[K\n\x1b[J"
+            "123456789012\x1b[K\n  34567890\x1b[K\nb\x1b[K\n(2 more lines)\x1b[K\n\x1b[J"
         );
         assert_eq!(screen.lines, 4);
         assert_eq!(screen.frame("a\nb\nc\n", size).matches("\x1b[K").count(), 3);
