@@ -11,7 +11,7 @@ use std::thread;
 
 use common::{Cluster, replog, replog_cli, run_to_end, wait_until};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 /// A program on a pseudo terminal of its own, 100 columns by 24 rows unless it is made otherwise.
 struct Session {
@@ -191,6 +191,34 @@ fn watch_redraws_in_place_and_leaves_a_clean_terminal() {
     assert!(shown.ends_with("\r\x1b[J"), "the ^C is taken away: {shown:?}");
     assert!(!shown.contains("\x1b[?"), "no mode of the terminal was changed: {shown:?}");
     assert!(!shown.contains("\n\r\n"), "no blank lines between the blocks: {shown:?}");
+}
+
+/// A terminal keeps its modes in one place, whichever end is asked.
+#[test]
+fn a_key_ends_watch_and_the_terminal_is_as_it_was() {
+    let cluster = Cluster::of(0).start();
+    let master = cluster.master.ready.wire.to_string();
+    for end in [&b"q"[..], b"\x1b", b"\x03"] {
+        let mut session = Session::start(cli(&master, &["status", "--watch"]), false);
+        session.wait_for("mode=normal");
+        let modes =
+            |session: &Session| tcgetattr(&session.keyboard).expect("it has modes").local_modes;
+        let taken = modes(&session);
+        assert!(!taken.intersects(LocalModes::ICANON | LocalModes::ECHO), "{taken:?}");
+        // Other keys mean nothing: those that begin as Esc does neither.
+        session.keyboard.write_all(b"~").expect("the terminal is there");
+        session.keyboard.write_all(b"\x1b[A").expect("the terminal is there");
+        let blocks = session.shown().matches("mode=normal").count();
+        wait_until("another block", || {
+            (session.shown().matches("mode=normal").count() > blocks).then_some(())
+        });
+        session.keyboard.write_all(end).expect("the terminal is there");
+        assert_eq!(session.wait_exit(), Some(0), "{end:?}");
+        let left = modes(&session);
+        assert!(left.contains(LocalModes::ICANON | LocalModes::ECHO), "{end:?}: {left:?}");
+        let shown = session.shown();
+        assert!(!shown.contains("^C") && !shown.contains('~'), "nothing is echoed: {shown:?}");
+    }
 }
 
 #[test]

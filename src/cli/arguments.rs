@@ -224,7 +224,7 @@ struct StatusArguments {
     /// ask every node, compare their logs, and show who waits for whom
     #[argh(switch)]
     all: bool,
-    /// show it again every second until Ctrl-C
+    /// show it again every second until Ctrl-C, or q or Esc on a terminal
     #[argh(switch)]
     watch: bool,
 }

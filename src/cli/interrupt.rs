@@ -9,6 +9,8 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::watch;
 
+use super::keyboard::give_back;
+
 /// What asked the program to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
@@ -58,6 +60,7 @@ impl Interrupts {
             runtime.block_on(async {
                 first_sender.send_replace(Some(heard.next().await));
                 heard.next().await;
+                give_back();
                 exit(i32::from(code));
             });
         })?;

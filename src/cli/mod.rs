@@ -5,8 +5,8 @@
 //! `hints` says what was meant by what cannot be understood. `append`, `list`, `tail`, `status`,
 //! `verify` and `gateway` carry out the verbs: `source`, `progress` and `advice` serve `append`,
 //! `servers` is the order in which servers are asked and what is said of silent ones, `nodes` asks
-//! several nodes at once, `overview` and `watch` are what `status` shows. `interrupt` hears signals.
-//! `fields` takes reply lines apart; `output` and `json` write, and `terminal` knows what a terminal
+//! several nodes at once, `overview` and `watch` are what `status` shows. `interrupt` hears signals
+//! and `keyboard` keys. `fields` takes reply lines apart; `output` and `json` write, and `terminal` knows what a terminal
 //! can show and must not be sent.
 
 mod advice;
@@ -17,6 +17,7 @@ mod gateway;
 mod hints;
 mod interrupt;
 mod json;
+mod keyboard;
 mod list;
 mod nodes;
 mod output;

@@ -1,12 +1,14 @@
 //! `status --all`: every node of a cluster beside the others, their logs compared at a position
 //! that all have, and who waits for whom.
 
+use comfy_table::presets::NOTHING;
+use comfy_table::{ColumnConstraint, Table, Width};
 use serde_json::Value;
 
 use super::fields::{field, number};
 use super::json::{Object, to_value};
 use super::nodes::{Nodes, Seat, ask_all, commit_of, last_of, node_line, role, secondary_line};
-use super::terminal::{Medium, fit, width};
+use super::terminal::{Medium, width, wrap};
 
 /// What all nodes said at about the same time.
 #[derive(Debug)]
@@ -112,17 +114,20 @@ impl Overview {
         let mut out = medium.visible(&self.headline()).into_owned();
         let rows = self.nodes.iter().map(|node| self.row(node, medium)).collect();
         let room = medium.columns.unwrap_or(usize::MAX);
-        let (table, hidden) = Table::of_width(rows, room);
-        out.push_str(&table.header());
-        for (at, node) in self.nodes.iter().enumerate() {
-            let (row, taken) = table.row(at, medium);
-            out.push_str(&row);
+        let (header, rows, hidden) = table(rows, room);
+        out.push_str(&header);
+        out.push('\n');
+        for (row, node) in rows.iter().zip(&self.nodes) {
+            out.push_str(&medium.painted(row));
             if let Err(cause) = &node.status {
-                let cause = format!("unreachable: {}", medium.visible(cause));
+                let cause = format!("  unreachable: {}", medium.visible(cause));
                 // Behind the row, or below it where it would not fit.
-                let fits = taken + 2 + width(&cause) <= room;
-                out.push_str(if fits { "  " } else { "\n  " });
-                out.push_str(&medium.bad(&cause));
+                if width(row) + width(&cause) <= room {
+                    out.push_str(&medium.bad(&cause));
+                } else {
+                    let lines = wrap(&cause, room).into_iter();
+                    lines.for_each(|line| out.push_str(&format!("\n{}", medium.bad(&line))));
+                }
             }
             out.push('\n');
         }
@@ -296,102 +301,72 @@ const NODE: usize = 0;
 const ADDRESS: usize = 2;
 
 /// Between two columns.
-const GAP: usize = 2;
+const GAP: u16 = 2;
 
-/// A cell is not cut to less.
-const CELL_MIN: usize = 4;
+/// A name is not cut to less.
+const NAME_MIN: usize = 4;
 
-/// Cells and how wide each column is; 0: it is not shown.
-#[derive(Debug)]
-struct Table {
-    rows: Vec<Vec<String>>,
-    widths: [usize; COLUMNS.len()],
-}
-
-impl Table {
-    fn new(rows: Vec<Vec<String>>) -> Self {
-        let mut widths = [0; COLUMNS.len()];
-        for ((at, column), width_of) in COLUMNS.iter().enumerate().zip(&mut widths) {
-            let cells = || rows.iter().filter_map(|row| row.get(at));
-            if !cells().all(String::is_empty) {
-                *width_of =
-                    cells().map(|cell| width(cell)).max().unwrap_or(0).max(column.name.len());
-            }
-        }
-        Table { rows, widths }
-    }
-
-    /// The same in so many columns, and what was left out for it.
-    fn of_width(mut rows: Vec<Vec<String>>, columns: usize) -> (Self, Vec<&'static str>) {
-        let mut table = Table::new(rows.clone());
-        let hidden = table.narrow(columns);
-        let is_nameless = |row: &Vec<String>| row[NODE] == "-";
-        if !hidden.contains(&COLUMNS[ADDRESS].name) || !rows.iter().any(is_nameless) {
-            return (table, hidden);
-        }
+/// The header, a line for each row, and what was left out so that they take no more `room`.
+fn table(mut rows: Vec<Vec<String>>, room: usize) -> (String, Vec<String>, Vec<&'static str>) {
+    let (mut table, mut hidden) = narrowed(&rows, room);
+    let is_nameless = |row: &&mut Vec<String>| row[NODE] == "-";
+    if hidden.contains(&COLUMNS[ADDRESS].name) && rows.iter_mut().any(|row| is_nameless(&row)) {
         // Whoever has no name yet is known by its address.
-        for row in rows.iter_mut().filter(|row| is_nameless(row)) {
+        for row in rows.iter_mut().filter(is_nameless) {
             row[NODE] = row[ADDRESS].clone();
         }
-        let mut table = Table::new(rows);
-        let hidden = table.narrow(columns);
-        (table, hidden)
+        (table, hidden) = narrowed(&rows, room);
     }
+    let mut lines = table.lines().map(|line| line.trim_end().to_owned());
+    (lines.next().unwrap_or_default(), lines.collect(), hidden)
+}
 
-    fn width(&self) -> usize {
-        let shown = || self.widths.iter().filter(|width| **width > 0);
-        shown().sum::<usize>() + GAP * shown().count().saturating_sub(1)
+/// The rows in columns that fit: what can be spared is left out, and then names are cut. Libraries
+/// for tables break cells or cut them all alike, so that which columns there are is chosen here.
+fn narrowed(rows: &[Vec<String>], room: usize) -> (Table, Vec<&'static str>) {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(COLUMNS.map(|column| column.name)).add_rows(rows);
+    for row in table.row_iter_mut() {
+        row.max_height(1);
     }
-
-    /// Makes it fit into so many columns: leaves out what can be spared, and then cuts names.
-    /// Returns what was left out.
-    fn narrow(&mut self, columns: usize) -> Vec<&'static str> {
-        let mut hidden = Vec::new();
-        while self.width() > columns {
-            let shown = (0..COLUMNS.len()).filter(|&at| self.widths[at] > 0);
-            let spare = shown.filter(|&at| COLUMNS[at].spare > 0);
-            let Some(at) = spare.max_by_key(|&at| COLUMNS[at].spare) else { break };
-            self.widths[at] = 0;
-            hidden.push(COLUMNS[at].name);
+    let widths = table.column_max_content_widths();
+    let is_shown = |&at: &usize| !rows.iter().all(|row| row[at].is_empty());
+    let mut shown: Vec<usize> = (0..COLUMNS.len()).filter(is_shown).collect();
+    let excess = |shown: &[usize]| {
+        let taken = shown.iter().map(|&at| usize::from(widths[at]) + usize::from(GAP));
+        taken.sum::<usize>().saturating_sub(GAP.into()).saturating_sub(room)
+    };
+    let mut hidden = Vec::new();
+    while excess(&shown) > 0 {
+        let spare = shown.iter().filter(|&&at| COLUMNS[at].spare > 0);
+        let Some(&gone) = spare.max_by_key(|&&at| COLUMNS[at].spare) else { break };
+        shown.retain(|&at| at != gone);
+        hidden.push(COLUMNS[gone].name);
+    }
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, GAP));
+        if !shown.contains(&at) {
+            column.set_constraint(ColumnConstraint::Hidden);
+        } else if at == NODE && excess(&shown) > 0 {
+            let name = usize::from(widths[at]).saturating_sub(excess(&shown)).max(NAME_MIN);
+            let name = u16::try_from(name).unwrap_or(u16::MAX).saturating_add(GAP);
+            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(name)));
         }
-        let excess = self.width().saturating_sub(columns);
-        let names = &mut self.widths[NODE];
-        *names = names.saturating_sub(excess).max(CELL_MIN);
-        hidden
     }
-
-    fn header(&self) -> String {
-        let (line, _) = self.line(COLUMNS.iter().map(|column| (column.name, None)));
-        line + "\n"
-    }
-
-    /// A row without its end, and how wide it is.
-    fn row(&self, at: usize, medium: Medium) -> (String, usize) {
-        self.line(self.rows[at].iter().map(|cell| (cell.as_str(), medium.colour_of(cell))))
-    }
-
-    fn line<'a>(
-        &self,
-        cells: impl Iterator<Item = (&'a str, Option<&'static str>)>,
-    ) -> (String, usize) {
-        let (mut line, mut taken, mut owed) = (String::new(), 0, 0);
-        for ((cell, colour), &column) in cells.zip(&self.widths).filter(|(_, width)| **width > 0) {
-            let cell = fit(cell, column);
-            // Spaces are written before a cell only, so that none stand at the end. They are counted
-            // apart from colours, which take no room.
-            line.push_str(&" ".repeat(owed));
-            match colour {
-                Some(colour) => line.push_str(&format!("\x1b[{colour}m{cell}\x1b[0m")),
-                None => line.push_str(&cell),
-            }
-            taken += owed + width(&cell);
-            owed = column.saturating_sub(width(&cell)) + GAP;
-        }
-        (line, taken)
-    }
+    (table, hidden)
 }
 
 impl Medium {
+    /// A row of the table with its words in colour. They are painted last, so that the layout need
+    /// not know of colours.
+    fn painted(self, row: &str) -> String {
+        let paint = |word| match self.colour_of(word) {
+            Some(colour) => format!("\x1b[{colour}m{word}\x1b[0m"),
+            None => word.to_owned(),
+        };
+        row.split(' ').map(paint).collect::<Vec<_>>().join(" ")
+    }
+
     /// The colour of a word of the table.
     fn colour_of(self, word: &str) -> Option<&'static str> {
         match word {

@@ -150,6 +150,8 @@ impl Drop for Progress {
 
 /// Writes over the line. It must not wrap: only its last part would be written over the next time.
 /// The last column stays free, because a terminal that was written to there is about to wrap.
+/// By hand, because it is less than the way around what indicatif does otherwise: it shows nothing
+/// on a dumb terminal, and cuts without a mark.
 fn write_line(line: &str) {
     let line = visible_text(line);
     let columns = size_of(io::stderr()).map_or(usize::MAX, |(columns, _)| columns - 1);

@@ -1,17 +1,20 @@
 //! `--watch`: the same thing shown again every second, in place on a terminal and one block after
 //! the other elsewhere, until it is interrupted.
 //!
-//! On a terminal nothing is switched: the cursor goes up by as many lines as were written, and each
-//! line is written over. So nothing must be put back when it ends, however it ends. A terminal that
-//! cannot move its cursor gets one block after the other.
+//! On a terminal the cursor goes up by as many lines as were written, and each line is written over:
+//! no screen is switched to, and what was shown last stays. Only keys are taken, and given back. A
+//! terminal that cannot move its cursor gets one block after the other.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Exit;
 use super::interrupt::{Interrupts, received};
+use super::keyboard::Keyboard;
 use super::output::{Content, Stdout, failure};
 use super::overview::Overview;
 use super::terminal::{Medium, fit, is_dumb, size_of, wrap};
@@ -44,7 +47,7 @@ impl Shown {
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows what `look` gives until SIGINT or SIGTERM, or until nobody reads it. `separator` stands
+/// Shows what `look` gives until SIGINT, SIGTERM or a key, or until nobody reads it. `separator` stands
 /// between two blocks where they cannot be shown in place.
 pub(super) async fn watch(
     separator: &str,
@@ -58,12 +61,29 @@ pub(super) async fn watch(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Without it the next look shows the new size.
     let mut resized = signal(SignalKind::window_change()).ok().filter(|_| in_place);
+    let resumes = SignalKind::from_raw(Signal::CONT.as_raw());
+    let mut resumed = signal(resumes).ok().filter(|_| in_place);
+    // Taken whenever it is to be had: a program may come to the foreground later.
+    let mut keyboard = None;
     let mut shown: Option<Shown> = None;
     loop {
+        if in_place
+            && keyboard.is_none()
+            && let Some(taken) = Keyboard::take()
+        {
+            // Until now the terminal may have been somebody else's, who wrote to it.
+            (keyboard, screen) = (Some(taken), Some(Screen::default()));
+        }
         let looked = tokio::select! {
             biased;
             // Whoever watches ends it this way: it is the normal end.
             _ = interrupts.first() => break,
+            () = Keyboard::quit(keyboard.as_mut()) => break,
+            () = received(&mut resumed) => {
+                // Whoever had the terminal meanwhile has set it anew.
+                (keyboard, screen) = (None, Some(Screen::default()));
+                None
+            }
             () = received(&mut resized) => None,
             looked = async {
                 ticks.tick().await;
@@ -120,9 +140,9 @@ impl Screen {
             lines => format!("\x1b[{lines}A\r"),
         };
         self.size = size;
-        let mut lines: Vec<String> = match size {
+        let mut lines: Vec<Cow<'_, str>> = match size {
             Some((columns, _)) => text.lines().flat_map(|line| wrap(line, columns)).collect(),
-            None => text.lines().map(str::to_owned).collect(),
+            None => text.lines().map(Cow::Borrowed).collect(),
         };
         if let Some((columns, rows)) = size {
             // The cursor needs the last row.
@@ -130,7 +150,7 @@ impl Screen {
             if hidden > 0 {
                 lines.truncate(rows.saturating_sub(2));
                 let more = format!("({} more lines)", hidden + 1);
-                lines.extend((rows > 1).then(|| fit(&more, columns).into_owned()));
+                lines.extend((rows > 1).then(|| Cow::Owned(fit(&more, columns).into_owned())));
             }
         }
         for line in &lines {
@@ -162,7 +182,7 @@ mod tests {
         let frame = screen.frame("12345678901234567890\nb\nc\nd\n", size);
         assert_eq!(
             frame,
-            "12345678901234\x1b[K\n  567890\x1b[K\nb\x1b[K\n(2 more lines)\x1b[K\n\x1b[J"
+            "123456789012\x1b[K\n  34567890\x1b[K\nb\x1b[K\n(2 more lines)\x1b[K\n\x1b[J"
         );
         assert_eq!(screen.lines, 4);
         assert_eq!(screen.frame("a\nb\nc\n", size).matches("\x1b[K").count(), 3);

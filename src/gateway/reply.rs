@@ -1,9 +1,15 @@
 //! Results to lines, exactly as `interface.md` shows them.
 
+#[cfg(any(feature = "server", feature = "cli"))]
+use std::time::Duration;
+
 use bytes::{BufMut, BytesMut};
+#[cfg(any(feature = "server", feature = "cli"))]
+use jiff::civil::DateTime;
 
 use crate::codes::{Class, Code};
 use crate::engine::Refused;
+#[cfg(feature = "server")]
 use crate::store::Record;
 use crate::types::{Epoch, NodeId, NodeIndex, NodeSet, RoomLimit, Seq, Shortage};
 
@@ -249,6 +255,7 @@ pub fn write_entry(out: &mut BytesMut, seq: Seq, payload: &[u8]) {
 }
 
 /// Writes the reply to GET. `by` is known on the master only.
+#[cfg(feature = "server")]
 pub fn write_get(out: &mut BytesMut, record: &Record, by: Option<&str>) {
     // An entry put in by hand was numbered by nobody, at no time.
     let provisional = record.epoch == crate::types::Epoch::ZERO;
@@ -277,21 +284,17 @@ pub fn list_end(count: u64, last: Seq, commit: Seq, level: crate::types::Level) 
 
 /// A moment in UTC with milliseconds, as RFC 3339 writes it.
 ///
-/// The date is found by counting days in eras of 400 years (Howard Hinnant's `civil_from_days`).
+/// Milliseconds in 64 bits reach the year 584 556 019, and the dates of the library end with 9999.
+/// So the date is looked up in the first 400 years, after which the calendar repeats itself.
+#[cfg(any(feature = "server", feature = "cli"))]
 pub fn rfc3339(unix_ms: u64) -> String {
-    let (days, ms_of_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    let days = days + 719_468; // From 0000-03-01, so that a leap day ends its year.
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (seconds, ms) = (ms_of_day / 1000, ms_of_day % 1000);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+    const CYCLE_YEARS: u64 = 400;
+    const CYCLE_MS: u64 = 146_097 * 86_400_000;
+    // Before the year 2370, far from where the sum would panic.
+    let date = EPOCH + Duration::from_millis(unix_ms % CYCLE_MS);
+    let year = u64::from(date.year().unsigned_abs()) + CYCLE_YEARS * (unix_ms / CYCLE_MS);
+    format!("{year:04}-{}", date.strftime("%m-%dT%H:%M:%S%.3fZ"))
 }
 
 #[cfg(test)]
@@ -357,5 +360,9 @@ mod tests {
         assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(rfc3339(1_700_000_000_001), "2023-11-14T22:13:20.001Z");
         assert_eq!(rfc3339(4_107_542_399_999), "2100-02-28T23:59:59.999Z");
+        assert_eq!(rfc3339(12_622_780_800_000), "2370-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(253_402_300_799_999), "9999-12-31T23:59:59.999Z");
+        assert_eq!(rfc3339(253_402_300_800_000), "10000-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(u64::MAX), "584556019-04-03T14:25:51.615Z");
     }
 }

@@ -55,7 +55,8 @@ const CLIENT: Words = Words {
         "SIGINT (Ctrl-C) or SIGTERM in an append that waits ends the waiting, not the append: every \
          entry that was sent and has no answer is printed as UNKNOWN, what is known of it and of \
          those that were not sent is said on stderr, and the exit status is 3 if any may be in the \
-         log. A second signal ends the program at once. tail -f and --watch end normally by either.",
+         log. A second signal ends the program at once. tail -f and --watch end normally by \
+         either; on a terminal q and Esc end --watch too.",
         "An entry may hold any bytes. append --file FILE makes one of a whole file, append -0 takes \
          entries that end with a byte of zero; list -0, tail -0 and get --raw give them back.",
         "On a terminal, control characters in what nodes say and in payloads are printed as \\xNN, \
