@@ -444,24 +444,36 @@ impl fmt::Display for AckLevel {
 
 /// How long a client waits for its write concern to be met.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum Timeout {
     /// As long as it takes.
     Forever,
     /// So long; then the answer is PENDING.
     For(Duration),
 }
 
-impl FromStr for Patience {
+impl FromStr for Timeout {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         match text {
-            "none" => Ok(Patience::Forever),
+            "none" => Ok(Timeout::Forever),
             _ => parse_duration(text)
-                .map(Patience::For)
+                .map(Timeout::For)
                 .map_err(|_| ParseError::new("a duration such as 500ms, 5s, 2m or 30, or none")),
         }
     }
+}
+
+/// How an entry that is in the log, or comes into it, is to be acknowledged. What is `None` is as the
+/// master is configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaitOptions {
+    /// How many nodes must hold it before the answer is OK.
+    pub concern: Option<WriteConcern>,
+    /// What holding means.
+    pub ack: Option<AckLevel>,
+    /// How long to wait before the answer is PENDING.
+    pub timeout: Option<Timeout>,
 }
 
 /// Which entries a reader may see.

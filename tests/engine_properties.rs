@@ -20,8 +20,8 @@ use replog::engine::{
     SecondaryEffect, SessionId, Submission, Token, Verdict,
 };
 use replog::types::{
-    AckLevel, Digest, Epoch, LogId, NodeIndex, Patience, PrefixId, RunId, Seq, SeqRange, Time,
-    WriteConcern, majority,
+    AckLevel, Digest, Epoch, LogId, NodeIndex, PrefixId, RunId, Seq, SeqRange, Time, Timeout,
+    WaitOptions, WriteConcern, majority,
 };
 
 const ENTRY_BYTES: usize = 100;
@@ -251,7 +251,7 @@ impl World {
             quorum,
             write_concern: WriteConcern::All,
             ack: AckLevel::Stored,
-            patience: Patience::Forever,
+            timeout: Timeout::Forever,
             heartbeat_interval: HEARTBEAT,
             suspected_after: 2,
             unhealthy_after: 5,
@@ -370,8 +370,11 @@ impl World {
         self.next_slot += 1;
         let token = Token { connection, slot: self.next_slot };
         let concern = concern.and_then(NonZeroU16::new).map(WriteConcern::Nodes);
-        let patience = timeout_ms.map(|ms| Patience::For(Duration::from_millis(ms)));
-        (token, Submission { token, count, concern, ack: Some(ack), patience })
+        let timeout = timeout_ms.map(|ms| Timeout::For(Duration::from_millis(ms)));
+        (
+            token,
+            Submission { token, count, options: WaitOptions { concern, ack: Some(ack), timeout } },
+        )
     }
 
     fn expect_answers(

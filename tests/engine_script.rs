@@ -150,7 +150,7 @@ impl MasterSide {
             quorum: command.option("quorum", parsed).unwrap_or(2),
             write_concern: command.option("w", parsed).unwrap_or(replog::types::WriteConcern::All),
             ack: command.option("ack", parsed).unwrap_or_default(),
-            patience: command.option("timeout", parsed).unwrap_or(replog::types::Patience::Forever),
+            timeout: command.option("timeout", parsed).unwrap_or(replog::types::Timeout::Forever),
             heartbeat_interval: command.duration("heartbeat", "1s"),
             suspected_after: 2,
             unhealthy_after: 5,
@@ -336,9 +336,11 @@ impl MasterSide {
         Submission {
             token: Token { connection, slot: self.slots },
             count,
-            concern: command.option("w", parsed),
-            ack: command.option("ack", parsed),
-            patience: command.option("timeout", parsed),
+            options: replog::types::WaitOptions {
+                concern: command.option("w", parsed),
+                ack: command.option("ack", parsed),
+                timeout: command.option("timeout", parsed),
+            },
         }
     }
 

@@ -11,7 +11,7 @@ use super::request::{Cut, Ending, Form, List, Output, PATIENCE, Part, Reply, Sta
 use super::words::{CommandLine, Place};
 use crate::address::Address;
 use crate::client::{AppendOptions, Producer};
-use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern, parse_decimal, parse_duration};
+use crate::types::{AckLevel, Level, Seq, Timeout, WriteConcern, parse_decimal, parse_duration};
 
 const SERVER_DEFAULT: &str = "127.0.0.1:9000";
 const SERVER_VARIABLE: &str = "REPLOG_SERVER";
@@ -95,7 +95,7 @@ struct Append {
     ack: Option<AckLevel>,
     /// how long to wait, e.g. 500ms, 5s, 2m, none; then the reply is PENDING
     #[argh(option, arg_name = "duration")]
-    timeout: Option<Patience>,
+    timeout: Option<Timeout>,
     /// producer and number of the first entry, which make repetitions harmless (not served yet)
     #[argh(option, arg_name = "producer:n", from_str_fn(parse_producer))]
     id: Option<Producer>,
@@ -345,7 +345,7 @@ fn parse_seq(text: &str) -> Result<Seq, String> {
 
 /// Checked here and sent as typed.
 fn parse_patience_text(text: &str) -> Result<String, String> {
-    Patience::from_str(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+    Timeout::from_str(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn parse_producer(text: &str) -> Result<Producer, String> {

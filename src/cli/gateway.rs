@@ -19,7 +19,7 @@ use crate::types::{Level, Seq};
 pub(super) async fn ask(servers: &[String], line: &[u8], reply: Reply, output: Output) -> Exit {
     let command = gateway::parse(line);
     let limit = match &command {
-        Ok(Some(Command::Wait { options, .. })) => limit_of(options.patience),
+        Ok(Some(Command::Wait { options, .. })) => limit_of(options.timeout),
         _ => None,
     };
     let changes = matches!(&command, Ok(Some(Command::Fault(_) | Command::Store { .. })));

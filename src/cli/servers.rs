@@ -14,7 +14,7 @@ use crate::client::{
     Silence,
 };
 use crate::limits::ANSWER_MARGIN;
-use crate::types::Patience;
+use crate::types::Timeout;
 
 /// How often it is said again that a node is silent, or cannot be reached.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -164,10 +164,10 @@ impl Servers {
 }
 
 /// How long a request with this timeout may take altogether; `None` if it has no end.
-pub(super) fn limit_of(timeout: Option<Patience>) -> Option<Duration> {
+pub(super) fn limit_of(timeout: Option<Timeout>) -> Option<Duration> {
     match timeout {
-        Some(Patience::For(timeout)) => timeout.checked_add(ANSWER_MARGIN),
-        Some(Patience::Forever) | None => None,
+        Some(Timeout::For(timeout)) => timeout.checked_add(ANSWER_MARGIN),
+        Some(Timeout::Forever) | None => None,
     }
 }
 

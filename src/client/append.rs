@@ -10,13 +10,13 @@ use tokio::sync::oneshot;
 
 use super::Client;
 use super::error::ConnectionLost;
-use super::options::{AppendOptions, WaitOptions};
+use super::options::AppendOptions;
 use super::order::{Answered, Order};
 use super::outbox::{APPEND_HEAD_BYTES_MAX, AppenderKey};
 use super::outcome::{AppendOutcome, Refusal};
 use super::requests::Single;
 use crate::codes::Code;
-use crate::types::Seq;
+use crate::types::{Seq, WaitOptions};
 use crate::wire::codec;
 
 /// The answer to a request that is on its way. Dropping it gives up waiting, not the append.
@@ -54,7 +54,7 @@ impl Client {
     ///
     /// ```
     /// use replog::client::{AppendOptions, AppendOutcome, Client, ConnectOptions};
-    /// use replog::types::{AckLevel, Patience, WriteConcern};
+    /// use replog::types::{AckLevel, Timeout, WriteConcern};
     ///
     /// # replog::testing::example(|servers| async move {
     /// # let client = Client::connect([&servers[0]], ConnectOptions::default()).await?;
@@ -69,7 +69,7 @@ impl Client {
     ///         ack: Some(AckLevel::Received),
     ///         ..Default::default()
     ///     },
-    ///     AppendOptions { timeout: Some("0".parse::<Patience>()?), ..Default::default() },
+    ///     AppendOptions { timeout: Some("0".parse::<Timeout>()?), ..Default::default() },
     /// ] {
     ///     match client.append("hello".into(), options).await?.await? {
     ///         AppendOutcome::Ok(placed) => println!("{} is where it should be", placed.seq),
@@ -145,8 +145,8 @@ impl Client {
         let place = shared.single_place().await?;
         let options = AppendOptions::from(options);
         let encode = |id| {
-            let (seq, concern) = (seq.number(), options.wire_concern());
-            let (ack, timeout) = (options.wire_ack(), options.wire_timeout());
+            let (seq, concern) = (seq.number(), options.concern.into());
+            let (ack, timeout) = (options.ack.into(), options.timeout.into());
             let request = codec::WaitRequest { id, seq, concern, ack, timeout };
             crate::wire::Message::WaitRequest(request).encode()
         };

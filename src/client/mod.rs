@@ -101,6 +101,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::limits::{INTRODUCTION_TIMEOUT, SILENT_AFTER};
 use crate::types::{LogId, NodeId};
 
+pub use crate::types::WaitOptions;
 pub use crate::wire::codec::Role;
 pub use append::{AppendHandle, Appender, Outcomes};
 pub use command::{COMMAND_REPLY_BYTES_MAX, CommandReply};
@@ -112,7 +113,7 @@ pub use error::{
 #[cfg(feature = "cli")]
 pub(crate) use follow::end_of_log;
 pub use follow::{FollowError, FollowEvent, Follower};
-pub use options::{AppendOptions, Producer, WaitOptions};
+pub use options::{AppendOptions, Producer};
 pub use order::Answered;
 pub use outcome::{AppendOutcome, Placed, Refusal, ReplyLine};
 pub use reconnect::ReconnectPolicy;

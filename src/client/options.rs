@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::types::{AckLevel, Patience, Seq, WriteConcern};
-use crate::wire::codec;
+use crate::types::{AckLevel, Seq, Timeout, WaitOptions, WriteConcern};
 
 /// How an entry is to be appended. What is `None` is as the master is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +17,7 @@ pub struct AppendOptions {
     /// or from the last answer to one with this timeout), it gives the connection up, with
     /// [`LostReason::Overdue`](super::LostReason::Overdue). Without one it waits for ever, even for
     /// a silent node: see [`Client::silence`](super::Client::silence).
-    pub timeout: Option<Patience>,
+    pub timeout: Option<Timeout>,
     /// Makes a repetition harmless. Nodes of this version refuse it.
     pub producer: Option<Producer>,
     /// Appends only if the entry gets this number. Nodes of this version refuse it.
@@ -37,17 +36,6 @@ pub struct Producer {
     pub number: u64,
 }
 
-/// How to wait for an entry that is in the log. What is `None` is as the master is configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WaitOptions {
-    /// How many nodes must hold it.
-    pub concern: Option<WriteConcern>,
-    /// What holding means.
-    pub ack: Option<AckLevel>,
-    /// How long to wait.
-    pub timeout: Option<Patience>,
-}
-
 impl AppendOptions {
     /// Whether nothing in them differs from entry to entry.
     pub(super) fn is_plain(&self) -> bool {
@@ -58,8 +46,8 @@ impl AppendOptions {
     #[must_use]
     pub fn less(self, used: Duration) -> AppendOptions {
         let timeout = self.timeout.map(|timeout| match timeout {
-            Patience::For(timeout) => Patience::For(timeout.saturating_sub(used)),
-            Patience::Forever => Patience::Forever,
+            Timeout::For(timeout) => Timeout::For(timeout.saturating_sub(used)),
+            Timeout::Forever => Timeout::Forever,
         });
         AppendOptions { timeout, ..self }
     }
@@ -67,35 +55,8 @@ impl AppendOptions {
     /// The timeout, if it ends.
     pub(super) fn limit(&self) -> Option<Duration> {
         match self.timeout {
-            Some(Patience::For(timeout)) => Some(timeout),
-            Some(Patience::Forever) | None => None,
-        }
-    }
-
-    pub(super) fn wire_concern(&self) -> codec::Concern {
-        match self.concern {
-            None => codec::Concern::Default,
-            Some(WriteConcern::Nodes(count)) => codec::Concern::Nodes(count.get()),
-            Some(WriteConcern::Majority) => codec::Concern::Majority,
-            Some(WriteConcern::All) => codec::Concern::All,
-        }
-    }
-
-    pub(super) fn wire_ack(&self) -> codec::AckKind {
-        match self.ack {
-            None => codec::AckKind::Default,
-            Some(AckLevel::Stored) => codec::AckKind::Stored,
-            Some(AckLevel::Received) => codec::AckKind::Received,
-        }
-    }
-
-    pub(super) fn wire_timeout(&self) -> codec::Timeout {
-        match self.timeout {
-            None => codec::Timeout::Default,
-            Some(Patience::Forever) => codec::Timeout::Forever,
-            Some(Patience::For(duration)) => {
-                codec::Timeout::Micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
-            }
+            Some(Timeout::For(timeout)) => Some(timeout),
+            Some(Timeout::Forever) | None => None,
         }
     }
 }

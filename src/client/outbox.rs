@@ -158,9 +158,9 @@ impl OpenRun {
         let head = AppendRequest {
             id: self.id,
             count: self.count,
-            concern: options.wire_concern(),
-            ack: options.wire_ack(),
-            timeout: options.wire_timeout(),
+            concern: options.concern.into(),
+            ack: options.ack.into(),
+            timeout: options.timeout.into(),
             producer: options.producer.as_ref().map(|producer| ProducerNumber {
                 producer: producer.name.clone(),
                 number: producer.number.saturating_add(self.index),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::value::{Raw, Read};
 use super::{Fsync, Level, LogFormat, Role, SecondaryConfig};
 use crate::limits::PAYLOAD_BYTES_MAX;
-use crate::types::{AckLevel, NodeId, Patience, WriteConcern};
+use crate::types::{AckLevel, NodeId, Timeout, WriteConcern};
 
 /// What is known of a key beside the type of its value.
 #[derive(Copy, Clone, Debug)]
@@ -134,7 +134,7 @@ keys! {
     ACK: AckLevel = "cluster.ack", default "stored", allowed "stored or received", Raw::name;
     /// How long an append that does not say waits before it is answered PENDING (its entry stays);
     /// none waits until the write concern is met.
-    APPEND_TIMEOUT: Patience = "cluster.append_timeout", default "none",
+    APPEND_TIMEOUT: Timeout = "cluster.append_timeout", default "none",
         allowed "a duration such as 500ms, 5s or 2m, or none", Raw::parsed;
     /// One heartbeat per secondary and interval; one unanswered by the next interval is a miss.
     /// Shorter finds dead nodes sooner and suspects slow ones more often.

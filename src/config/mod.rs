@@ -28,7 +28,7 @@ pub use tracing::Level;
 
 pub use crate::limits::Limits;
 pub use crate::types::Role;
-use crate::types::{AckLevel, NodeId, Patience, Seq, WriteConcern};
+use crate::types::{AckLevel, NodeId, Seq, Timeout, WriteConcern};
 
 /// What the arguments of `replog` are, for completions and manual pages.
 #[doc(hidden)]
@@ -168,7 +168,7 @@ pub struct ClusterConfig {
     /// For appends that name none.
     pub ack: AckLevel,
     /// For appends that name none.
-    pub append_timeout: Patience,
+    pub append_timeout: Timeout,
     /// One heartbeat per secondary and interval.
     pub heartbeat_interval: Duration,
     /// Misses in a row that make a secondary suspected.

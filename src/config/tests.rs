@@ -89,7 +89,7 @@ fn the_defaults_are_those_of_the_interface() {
     assert_eq!(master.cluster.quorum, 1);
     assert_eq!(master.cluster.write_concern, WriteConcern::All);
     assert_eq!(master.cluster.ack, AckLevel::Stored);
-    assert_eq!(master.cluster.append_timeout, Patience::Forever);
+    assert_eq!(master.cluster.append_timeout, Timeout::Forever);
     assert_eq!(master.cluster.heartbeat_interval, Duration::from_secs(1));
     assert_eq!((master.cluster.suspected_after, master.cluster.unhealthy_after), (2, 5));
     let delays: Vec<_> = master.cluster.retry_delays.iter().map(Duration::as_secs).collect();
@@ -164,7 +164,7 @@ fn a_file_has_numbers_strings_and_lists() {
     .unwrap();
     assert_eq!(config.cluster.heartbeat_interval, Duration::from_millis(500));
     assert_eq!(config.cluster.attempt_timeout, Duration::from_secs(2));
-    assert_eq!(config.cluster.append_timeout, Patience::For(Duration::from_millis(250)));
+    assert_eq!(config.cluster.append_timeout, Timeout::For(Duration::from_millis(250)));
     let delays: Vec<_> = config.cluster.retry_delays.iter().map(Duration::as_millis).collect();
     assert_eq!(delays, [1000, 20, 500]);
     assert_eq!(config.cluster.write_concern, WriteConcern::Majority);

@@ -8,9 +8,7 @@ use super::health::Health;
 use super::progress::AttemptFailure;
 use super::waiters::{Answer, Token};
 use crate::codes::RefuseCode;
-use crate::types::{
-    AckLevel, Epoch, LogId, NodeIndex, Patience, Seq, SeqRange, Shortage, WriteConcern,
-};
+use crate::types::{Epoch, LogId, NodeIndex, Seq, SeqRange, Shortage, WaitOptions, WriteConcern};
 
 /// Whether appends are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,12 +191,8 @@ pub struct Submission {
     pub token: Token,
     /// How many entries, at least 1.
     pub count: u64,
-    /// How many nodes; `None`: as configured.
-    pub concern: Option<WriteConcern>,
-    /// What holding means; `None`: as configured.
-    pub ack: Option<AckLevel>,
-    /// How long to wait; `None`: as configured.
-    pub patience: Option<Patience>,
+    /// How they are to be acknowledged.
+    pub options: WaitOptions,
 }
 
 /// Why a request was refused. Nothing changed, no number was consumed.

@@ -15,7 +15,7 @@ use super::waiters::{Answer, Request, Verdict, Waiter, Waiters};
 use crate::codes::{NackCode, RefuseCode};
 use crate::limits::ROSTER_WAIT;
 use crate::types::{
-    AckLevel, Epoch, LogId, NodeIndex, NodeSet, Patience, RunId, Seq, SeqRange, Shortage, Time,
+    AckLevel, Epoch, LogId, NodeIndex, NodeSet, RunId, Seq, SeqRange, Shortage, Time, Timeout,
     WriteConcern,
 };
 pub use reign::Reign;
@@ -32,7 +32,7 @@ pub struct MasterConfig {
     /// For appends that name none.
     pub ack: AckLevel,
     /// For appends that name none.
-    pub patience: Patience,
+    pub timeout: Timeout,
     /// One heartbeat per secondary and interval.
     pub heartbeat_interval: Duration,
     /// Misses in a row.
@@ -237,7 +237,7 @@ impl Master {
     /// # Errors
     /// Nothing changed, and no number was consumed.
     pub fn handle_append(&mut self, now: Time, run: Submission) -> Result<SeqRange, Refused> {
-        let need = self.resolve(run.concern.unwrap_or(self.config.write_concern))?;
+        let need = self.resolve(run.options.concern.unwrap_or(self.config.write_concern))?;
         match self.mode {
             _ if self.stopping => return Err(Refused::Stopping),
             Mode::Damaged => return Err(Refused::Damaged),
@@ -263,7 +263,7 @@ impl Master {
     /// # Errors
     /// Nothing changed.
     pub fn handle_wait(&mut self, now: Time, seq: Seq, run: Submission) -> Result<(), Refused> {
-        let need = self.resolve(run.concern.unwrap_or(self.config.write_concern))?;
+        let need = self.resolve(run.options.concern.unwrap_or(self.config.write_concern))?;
         if seq == Seq::ZERO || seq > self.last {
             return Err(Refused::NotFound { next: self.last.next() });
         }
@@ -565,11 +565,11 @@ impl Master {
         need: usize,
         run: Submission,
     ) -> Waiter {
-        let deadline = match run.patience.unwrap_or(self.config.patience) {
-            Patience::Forever => None,
-            Patience::For(duration) => Some(now.after(duration)),
+        let deadline = match run.options.timeout.unwrap_or(self.config.timeout) {
+            Timeout::Forever => None,
+            Timeout::For(duration) => Some(now.after(duration)),
         };
-        let ack = run.ack.unwrap_or(self.config.ack);
+        let ack = run.options.ack.unwrap_or(self.config.ack);
         let (token, base, since) = (run.token, range.first, now);
         Waiter { token, request, base, range, need, ack, since, deadline }
     }

@@ -3,27 +3,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern};
+use crate::types::{Level, Seq, WaitOptions};
 
-/// A write concern as it was written. A wrong one is judged only after role and size.
+/// A `w=` that cannot be meant, as it was written. It is judged only after role and size.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConcernWord {
-    /// It can be meant.
-    Good(WriteConcern),
-    /// It cannot.
-    Bad(String),
-}
-
-/// Options of APPEND and WAIT.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AppendOptions {
-    /// `w=`
-    pub concern: Option<ConcernWord>,
-    /// `ack=`
-    pub ack: Option<AckLevel>,
-    /// `timeout=`
-    pub patience: Option<Patience>,
-}
+pub struct BadConcern(pub String);
 
 /// A fault to play.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,11 +46,11 @@ pub enum Command {
     Ping { text: Range<usize> },
     Help { verb: Option<String> },
     Quit,
-    Append { options: AppendOptions, payload: Range<usize> },
+    Append { options: WaitOptions, bad_concern: Option<BadConcern>, payload: Range<usize> },
     List { from: Seq, limit: Option<u64>, level: Level },
     Get { seq: Seq },
     Tail { start: TailFrom, level: Level },
-    Wait { seq: Seq, options: AppendOptions },
+    Wait { seq: Seq, options: WaitOptions, bad_concern: Option<BadConcern> },
     Status,
     Health,
     Waiters,

@@ -7,6 +7,6 @@ pub mod status;
 pub mod verbs;
 pub mod words;
 
-pub use command::{AppendOptions, Command, ConcernWord, Fault};
+pub use command::{BadConcern, Command, Fault};
 pub use reply::Refusal;
 pub use verbs::parse;

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::command::{AppendOptions, Command, ConcernWord, FailRule, Fault, TailFrom};
+use super::command::{BadConcern, Command, FailRule, Fault, TailFrom};
 use super::reply::Refusal;
 use super::words::quoted;
 use crate::codes::Code;
-use crate::types::{Level, ParseError, Seq, parse_decimal, parse_duration};
+use crate::types::{Level, ParseError, Seq, WaitOptions, parse_decimal, parse_duration};
 
 /// The words behind a verb. Only payload verbs care how many spaces stand between them.
 pub(super) struct Words<'a> {
@@ -59,8 +59,8 @@ impl<'a> Words<'a> {
 pub(super) fn append_options(
     words: &mut Words<'_>,
     payload_follows: bool,
-) -> Result<AppendOptions, Refusal> {
-    let mut options = AppendOptions::default();
+) -> Result<(WaitOptions, Option<BadConcern>), Refusal> {
+    let (mut options, mut bad_concern) = (WaitOptions::default(), None);
     let mut seen = Seen::default();
     while let Some(word) = words.peek() {
         if word == b"--" && payload_follows {
@@ -71,10 +71,10 @@ pub(super) fn append_options(
         match known {
             Some((key @ "w", text)) => {
                 seen.first(key)?;
-                options.concern = Some(match text.parse() {
-                    Ok(concern) => ConcernWord::Good(concern),
-                    Err(_) => ConcernWord::Bad(text.to_owned()),
-                });
+                match text.parse() {
+                    Ok(concern) => options.concern = Some(concern),
+                    Err(_) => bad_concern = Some(BadConcern(text.to_owned())),
+                }
             }
             Some((key @ "ack", text)) => {
                 seen.first(key)?;
@@ -82,7 +82,7 @@ pub(super) fn append_options(
             }
             Some((key @ "timeout", text)) => {
                 seen.first(key)?;
-                options.patience = Some(value(key, text, str::parse)?);
+                options.timeout = Some(value(key, text, str::parse)?);
             }
             Some((key @ ("id" | "match" | "mode"), _)) if payload_follows => {
                 return Err(Refusal::new(
@@ -96,7 +96,7 @@ pub(super) fn append_options(
         }
         words.skip(word);
     }
-    Ok(options)
+    Ok((options, bad_concern))
 }
 
 pub(super) fn list(words: &mut Words<'_>) -> Result<Command, Refusal> {

@@ -50,8 +50,8 @@ pub const VERBS: &[Verb] = &[
         operators: Operators::No,
         takes_rest: true,
         parse: |words| {
-            let options = append_options(words, true)?;
-            Ok(Command::Append { options, payload: words.rest() })
+            let (options, bad_concern) = append_options(words, true)?;
+            Ok(Command::Append { options, bad_concern, payload: words.rest() })
         },
     },
     Verb {
@@ -87,7 +87,8 @@ pub const VERBS: &[Verb] = &[
         takes_rest: false,
         parse: |words| {
             let seq = words.required("a sequence number", parse_seq)?;
-            Ok(Command::Wait { seq, options: append_options(words, false)? })
+            let (options, bad_concern) = append_options(words, false)?;
+            Ok(Command::Wait { seq, options, bad_concern })
         },
     },
     Verb {
@@ -254,12 +255,14 @@ mod tests {
 
     use super::*;
     use crate::codes::Code;
-    use crate::gateway::command::{AppendOptions, ConcernWord, FailRule, Fault, TailFrom};
-    use crate::types::{AckLevel, Level, Patience, Seq, WriteConcern};
+    use crate::gateway::command::{BadConcern, FailRule, Fault, TailFrom};
+    use crate::types::{AckLevel, Level, Seq, Timeout, WaitOptions, WriteConcern};
 
-    fn append(line: &str) -> (AppendOptions, &str) {
+    fn append(line: &str) -> (WaitOptions, Option<BadConcern>, &str) {
         match parse(line.as_bytes()) {
-            Ok(Some(Command::Append { options, payload })) => (options, &line[payload]),
+            Ok(Some(Command::Append { options, bad_concern, payload })) => {
+                (options, bad_concern, &line[payload])
+            }
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -283,17 +286,17 @@ mod tests {
             ("APPEND x w=2", "x w=2"),
             ("APPEND W=2", "W=2"),
         ] {
-            assert_eq!(append(line).1, payload, "{line}");
+            assert_eq!(append(line).2, payload, "{line}");
         }
     }
 
     #[test]
     fn options_are_read_once_and_nonsense_is_named() {
-        let (options, _) = append("APPEND w=majority ack=received timeout=500ms x");
-        assert_eq!(options.concern, Some(ConcernWord::Good(WriteConcern::Majority)));
+        let (options, bad, _) = append("APPEND w=majority ack=received timeout=500ms x");
+        assert_eq!((options.concern, bad), (Some(WriteConcern::Majority), None));
         assert_eq!(options.ack, Some(AckLevel::Received));
-        assert_eq!(options.patience, Some(Patience::For(Duration::from_millis(500))));
-        assert_eq!(append("APPEND w=0 x").0.concern, Some(ConcernWord::Bad("0".into())));
+        assert_eq!(options.timeout, Some(Timeout::For(Duration::from_millis(500))));
+        assert_eq!(append("APPEND w=0 x").1, Some(BadConcern("0".into())));
         for (line, code) in [
             ("APPEND w=1 w=2 x", Code::BadOption),
             ("APPEND ack=maybe x", Code::BadValue),

@@ -4,18 +4,7 @@ use bytes::Bytes;
 
 use crate::gateway::Refusal;
 use crate::gateway::reply::Placed;
-use crate::types::{AckLevel, Patience, WriteConcern};
-
-/// How the entries of a run are to be acknowledged; `None`: as configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct RunOptions {
-    /// How many nodes.
-    pub concern: Option<WriteConcern>,
-    /// What holding means.
-    pub ack: Option<AckLevel>,
-    /// How long the answer may take.
-    pub patience: Option<Patience>,
-}
+use crate::types::WaitOptions;
 
 /// A run of appends of one connection with the same options.
 #[derive(Debug)]
@@ -23,7 +12,7 @@ pub struct AppendRun {
     /// The connection's name for it.
     pub slot: u64,
     /// How they are acknowledged.
-    pub options: RunOptions,
+    pub options: WaitOptions,
     /// Its entries.
     pub payloads: Payloads,
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tracing::debug;
 
-use super::client::{AppendRun, Outcome, Reply, RunOptions};
+use super::client::{AppendRun, Outcome, Reply};
 use super::event::Event;
 use super::links::{Link, Outputs};
 use super::machine::{About, Failure, Machine, Output};
@@ -37,7 +37,9 @@ use crate::gateway::reply::Placed;
 use crate::gateway::status::Status;
 use crate::limits::{READ_CHUNK_BYTES, RECORD_HEADER_BYTES};
 use crate::store::{LogReader, RunBuilder, Slice};
-use crate::types::{AckLevel, LogId, NodeId, NodeIndex, NodeSet, RunId, Seq, Shortage, Time};
+use crate::types::{
+    AckLevel, LogId, NodeId, NodeIndex, NodeSet, RunId, Seq, Shortage, Time, WaitOptions,
+};
 use crate::wire::Message;
 
 /// Room for new records, taken at a time.
@@ -195,8 +197,7 @@ impl<S: Storage> MasterNode<S> {
         let AppendRun { slot, options, payloads } = run;
         let count = payloads.len() as u64;
         let token = Token { connection, slot };
-        let RunOptions { concern, ack, patience } = options;
-        let submission = Submission { token, count, concern, ack, patience };
+        let submission = Submission { token, count, options };
         self.look_for_room(now, payloads.bytes() + payloads.len() * RECORD_HEADER_BYTES);
         let range = match self.engine.handle_append(now, submission) {
             Ok(range) => range,
@@ -225,9 +226,8 @@ impl<S: Storage> MasterNode<S> {
     }
 
     /// A wait for an entry, answered likewise.
-    pub fn handle_wait(&mut self, now: Time, token: Token, seq: Seq, options: RunOptions) {
-        let RunOptions { concern, ack, patience } = options;
-        let submission = Submission { token, count: 1, concern, ack, patience };
+    pub fn handle_wait(&mut self, now: Time, token: Token, seq: Seq, options: WaitOptions) {
+        let submission = Submission { token, count: 1, options };
         match self.engine.handle_wait(now, seq, submission) {
             Ok(()) => self.events.push(Event::Waits { token, seq }),
             Err(refused) => self.refuse_run(token, 1, refused),

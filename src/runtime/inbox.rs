@@ -19,14 +19,14 @@ use crate::engine::{SessionId, Token};
 use crate::gateway::Fault;
 use crate::gateway::status::Status;
 use crate::limits::{CUT_LINES_INTERVAL, CUT_LINES_MAX};
-use crate::node::client::{AppendRun, Reply, RunOptions};
+use crate::node::client::{AppendRun, Reply};
 use crate::node::master::DialFailure;
 use crate::node::reads::Asked;
 use crate::node::session::{Sight, Site};
 use crate::node::{About, View};
 use crate::store::provisional::{SharedProvisional, Stored};
 use crate::store::{LogReader, Slice};
-use crate::types::{NodeIndex, NodeSet, Seq};
+use crate::types::{NodeIndex, NodeSet, Seq, WaitOptions};
 use crate::wire::Message;
 use crate::wire::codec::Hello;
 
@@ -119,7 +119,7 @@ pub(super) enum ClientInput {
     /// Runs of appends in the order sent. The permit is returned once they are in the log.
     Appends { connection: u64, runs: Vec<AppendRun>, permit: OwnedSemaphorePermit },
     /// A wait for an entry.
-    Wait { token: Token, seq: Seq, options: RunOptions },
+    Wait { token: Token, seq: Seq, options: WaitOptions },
     /// STATUS and HEALTH.
     Status(oneshot::Sender<Status>),
     /// WAITERS: the lines without END, and how many.

@@ -275,7 +275,7 @@ fn master_config(config: &Config) -> MasterConfig {
         quorum: cluster.quorum,
         write_concern: cluster.write_concern,
         ack: cluster.ack,
-        patience: cluster.append_timeout,
+        timeout: cluster.append_timeout,
         heartbeat_interval: cluster.heartbeat_interval,
         suspected_after: cluster.suspected_after,
         unhealthy_after: cluster.unhealthy_after,

@@ -5,6 +5,9 @@
 //! records or payloads, which are never copied into a structure. bincode is pinned exactly; the
 //! golden vectors in `tests/testdata/wire` freeze the bytes, so that it can be exchanged.
 
+use std::num::NonZeroU16;
+use std::time::Duration;
+
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::{Decode, Encode};
 use bytes::{Bytes, BytesMut};
@@ -12,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use super::frame::{Frame, OutFrame, copied_len};
 use super::header::{HEADER_BYTES, VERSION};
 use crate::limits::FRAME_BODY_BYTES_MAX;
+use crate::types::{self, AckLevel, WriteConcern};
 
 /// What decoded heads may occupy. bincode checks a container's announced size against it before it
 /// allocates; without a limit eleven bytes could ask for the whole memory.
@@ -288,6 +292,73 @@ pub enum Timeout {
     Forever,
     /// So many microseconds; 0 answers as soon as the entry is in the master's log.
     Micros(u64),
+}
+
+impl From<Option<WriteConcern>> for Concern {
+    fn from(concern: Option<WriteConcern>) -> Self {
+        match concern {
+            None => Concern::Default,
+            Some(WriteConcern::Nodes(count)) => Concern::Nodes(count.get()),
+            Some(WriteConcern::Majority) => Concern::Majority,
+            Some(WriteConcern::All) => Concern::All,
+        }
+    }
+}
+
+/// 0 nodes cannot be meant, and are refused before; here they ask for the master alone.
+impl From<Concern> for Option<WriteConcern> {
+    fn from(concern: Concern) -> Self {
+        match concern {
+            Concern::Default => None,
+            Concern::Nodes(count) => {
+                Some(WriteConcern::Nodes(NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN)))
+            }
+            Concern::Majority => Some(WriteConcern::Majority),
+            Concern::All => Some(WriteConcern::All),
+        }
+    }
+}
+
+impl From<Option<AckLevel>> for AckKind {
+    fn from(ack: Option<AckLevel>) -> Self {
+        match ack {
+            None => AckKind::Default,
+            Some(AckLevel::Stored) => AckKind::Stored,
+            Some(AckLevel::Received) => AckKind::Received,
+        }
+    }
+}
+
+impl From<AckKind> for Option<AckLevel> {
+    fn from(ack: AckKind) -> Self {
+        match ack {
+            AckKind::Default => None,
+            AckKind::Stored => Some(AckLevel::Stored),
+            AckKind::Received => Some(AckLevel::Received),
+        }
+    }
+}
+
+impl From<Option<types::Timeout>> for Timeout {
+    fn from(timeout: Option<types::Timeout>) -> Self {
+        match timeout {
+            None => Timeout::Default,
+            Some(types::Timeout::Forever) => Timeout::Forever,
+            Some(types::Timeout::For(time)) => {
+                Timeout::Micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+            }
+        }
+    }
+}
+
+impl From<Timeout> for Option<types::Timeout> {
+    fn from(timeout: Timeout) -> Self {
+        match timeout {
+            Timeout::Default => None,
+            Timeout::Forever => Some(types::Timeout::Forever),
+            Timeout::Micros(micros) => Some(types::Timeout::For(Duration::from_micros(micros))),
+        }
+    }
 }
 
 /// A producer's number for the first entry of a run. Its place is kept; this version refuses it.

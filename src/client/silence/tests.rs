@@ -15,7 +15,7 @@ use crate::client::{
     FollowEvent, Follower, LostReason, ReadError, Role, TailStart, WaitOptions,
 };
 use crate::limits::CLIENT_DEAD_AFTER;
-use crate::types::{Level, Patience, Seq};
+use crate::types::{Level, Seq, Timeout};
 use crate::wire::Message;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -309,7 +309,7 @@ async fn an_append_without_timeout_outlasts_the_silence_of_its_node() {
 async fn an_append_that_was_sent_is_unknown_a_margin_after_its_timeout() {
     let (client, mut peer) = pair().await;
     let timeout = Duration::from_millis(100);
-    let options = AppendOptions { timeout: Some(Patience::For(timeout)), ..Default::default() };
+    let options = AppendOptions { timeout: Some(Timeout::For(timeout)), ..Default::default() };
     let begun = Instant::now();
     let append = client.append("x".into(), options).await.unwrap();
     // It answers PINGs, and everything but the append.
@@ -330,7 +330,7 @@ async fn an_append_that_was_sent_is_unknown_a_margin_after_its_timeout() {
 #[tokio::test]
 async fn of_a_stream_of_appends_to_a_frozen_node_the_unsent_ones_come_back() {
     let (client, peer) = pair().await;
-    let timeout = Some(Patience::For(Duration::ZERO));
+    let timeout = Some(Timeout::For(Duration::ZERO));
     let options = AppendOptions { timeout, ..Default::default() };
     let (mut appender, mut outcomes) = client.appender(options, 1_000_000);
     let payload = vec![b'x'; 200_000];
@@ -360,7 +360,7 @@ async fn of_a_stream_of_appends_to_a_frozen_node_the_unsent_ones_come_back() {
 #[tokio::test]
 async fn an_entry_that_a_frozen_node_took_in_part_was_not_sent_and_is_given_up_all_the_same() {
     let (client, peer) = pair().await;
-    let timeout = Some(Patience::For(Duration::ZERO));
+    let timeout = Some(Timeout::For(Duration::ZERO));
     let options = AppendOptions { timeout, ..Default::default() };
     let payload = vec![b'x'; 16 << 20];
     let append = client.append(payload.into(), options).await.unwrap();

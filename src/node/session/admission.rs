@@ -3,22 +3,21 @@
 
 use super::Sight;
 use crate::codes::Code;
-use crate::gateway::{AppendOptions, ConcernWord, Refusal};
-use crate::node::client::RunOptions;
+use crate::gateway::{BadConcern, Refusal};
 use crate::types::{Role, Seq};
 
-/// Whether an append of so many bytes is admitted, and how it is to be acknowledged.
+/// Whether an append of so many bytes is admitted.
 ///
 /// # Errors
 /// It is nowhere.
 pub fn admit_append(
     sight: Sight<'_>,
-    options: &AppendOptions,
     bytes: usize,
-) -> Result<RunOptions, Refusal> {
+    bad_concern: Option<&BadConcern>,
+) -> Result<(), Refusal> {
     admit_role(sight)?;
     admit_size(sight, bytes)?;
-    admit_concern(sight, options)
+    admit_concern(sight, bad_concern)
 }
 
 /// Appends are for the master.
@@ -41,26 +40,26 @@ pub fn admit_size(sight: Sight<'_>, bytes: usize) -> Result<(), Refusal> {
     if bytes > max { Err(Refusal::too_large(bytes, max)) } else { Ok(()) }
 }
 
-/// A wait for an entry, and how it is to be acknowledged.
+/// A wait for an entry.
 ///
 /// # Errors
 /// The role, or a `w` that cannot be meant.
-pub fn admit_wait(sight: Sight<'_>, options: &AppendOptions) -> Result<RunOptions, Refusal> {
+pub fn admit_wait(sight: Sight<'_>, bad_concern: Option<&BadConcern>) -> Result<(), Refusal> {
     if sight.site.role == Role::Secondary {
         return Err(master_only(sight));
     }
-    admit_concern(sight, options)
+    admit_concern(sight, bad_concern)
 }
 
-fn admit_concern(sight: Sight<'_>, options: &AppendOptions) -> Result<RunOptions, Refusal> {
-    let concern = match &options.concern {
-        None => None,
-        Some(ConcernWord::Good(concern)) => Some(*concern),
-        Some(ConcernWord::Bad(word)) => {
-            return Err(Refusal::bad_write_concern(word, sight.roster().len()));
-        }
-    };
-    Ok(RunOptions { concern, ack: options.ack, patience: options.patience })
+/// A `w` that can be meant. More nodes than there are the engine refuses.
+///
+/// # Errors
+/// It cannot.
+pub fn admit_concern(sight: Sight<'_>, bad: Option<&BadConcern>) -> Result<(), Refusal> {
+    match bad {
+        None => Ok(()),
+        Some(BadConcern(word)) => Err(Refusal::bad_write_concern(word, sight.roster().len())),
+    }
 }
 
 /// WAIT and WAITERS are for the master.

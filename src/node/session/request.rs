@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use crate::gateway::Fault;
 use crate::gateway::status::Status;
-use crate::node::client::{AppendRun, RunOptions};
+use crate::node::client::AppendRun;
 use crate::store::provisional::Stored;
 use crate::store::{Record, Slice};
-use crate::types::{NodeSet, PrefixId, Seq, SeqRange};
+use crate::types::{NodeSet, PrefixId, Seq, SeqRange, WaitOptions};
 
 /// What a session asks of its node.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub enum Request {
         /// The entry.
         seq: Seq,
         /// How it is to be acknowledged.
-        options: RunOptions,
+        options: WaitOptions,
     },
     /// Something that is answered at once, or as soon as the disk has read it.
     Ask(Question),

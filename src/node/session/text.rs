@@ -18,8 +18,8 @@ use crate::codes::Code;
 use crate::gateway::reply::write_placed;
 use crate::gateway::{Command, Refusal, parse};
 use crate::limits::{GATEWAY_LINE_EXTRA_BYTES, Limits, OUTPUT_CHUNK_BYTES};
-use crate::node::client::{AppendRun, Outcome, Payloads, Reply, RunOptions};
-use crate::types::{NodeId, Time};
+use crate::node::client::{AppendRun, Outcome, Payloads, Reply};
+use crate::types::{NodeId, Time, WaitOptions};
 
 /// What a reply is waited for.
 enum Slot {
@@ -190,23 +190,25 @@ impl TextSession {
         let slot = match parse(&line) {
             Ok(None) => return,
             Err(refusal) => Slot::Refused(refusal),
-            Ok(Some(Command::Append { options, payload })) => {
-                match admit_append(sight, &options, payload.len()) {
-                    Ok(options) => return self.add_append(options, line.slice(payload)),
+            Ok(Some(Command::Append { options, bad_concern, payload })) => {
+                match admit_append(sight, payload.len(), bad_concern.as_ref()) {
+                    Ok(()) => return self.add_append(options, line.slice(payload)),
                     Err(refusal) => Slot::Refused(refusal),
                 }
             }
-            Ok(Some(Command::Wait { seq, options })) => match admit_wait(sight, &options) {
-                Ok(options) => {
-                    // A wait sees the appends before it.
-                    self.submit();
-                    let slot = self.next_slot();
-                    self.requests.push_back(Request::Wait { slot, seq, options });
-                    self.waiting += 1;
-                    Slot::Run { count: 1, written: 0, pieces: BTreeMap::new() }
+            Ok(Some(Command::Wait { seq, options, bad_concern })) => {
+                match admit_wait(sight, bad_concern.as_ref()) {
+                    Ok(()) => {
+                        // A wait sees the appends before it.
+                        self.submit();
+                        let slot = self.next_slot();
+                        self.requests.push_back(Request::Wait { slot, seq, options });
+                        self.waiting += 1;
+                        Slot::Run { count: 1, written: 0, pieces: BTreeMap::new() }
+                    }
+                    Err(refusal) => Slot::Refused(refusal),
                 }
-                Err(refusal) => Slot::Refused(refusal),
-            },
+            }
             Ok(Some(command)) => {
                 self.input_ended |= command == Command::Quit;
                 self.closing |= command == Command::Quit;
@@ -220,7 +222,7 @@ impl TextSession {
     }
 
     /// Adds an append to the run before it if they wait for the same, else begins a run.
-    fn add_append(&mut self, options: RunOptions, payload: Bytes) {
+    fn add_append(&mut self, options: WaitOptions, payload: Bytes) {
         const RUN_ENTRIES: u64 = 4096;
         self.waiting += 1;
         let slot = self.next_slot();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use self::request::{cut_line_end, level_of, looks, on_wire, options_of, payload_spans};
-use super::admission::{admit_append, admit_role, admit_size, admit_wait, master_only};
+use super::admission::{admit_append, admit_concern, admit_role, admit_size, admit_wait};
 use super::command::{self, Step, Work};
 use super::reading::{Cursor, Tail, visible};
 use super::text::write_outcome;
@@ -23,13 +23,13 @@ use crate::limits::{
     GATEWAY_LINE_EXTRA_BYTES, Limits, OUTPUT_CHUNK_BYTES, RUN_BYTES_MAX,
     STREAMS_PER_CONNECTION_MAX,
 };
-use crate::node::client::{AppendRun, Outcome, Payloads, Reply, RunOptions};
+use crate::node::client::{AppendRun, Outcome, Payloads, Reply};
 use crate::node::introduction::next_message;
 use crate::node::queue::{FrameQueue, Kind};
 use crate::store::Slice;
-use crate::types::{Level, Role, Seq, Time};
+use crate::types::{Level, Seq, Time, WaitOptions};
 use crate::wire::codec::{
-    self, AppendReply, AppendRequest, CommandHead, Concern, EntriesHead, RequestRefused, TailStart,
+    self, AppendReply, AppendRequest, CommandHead, EntriesHead, RequestRefused, TailStart,
     encode_entries,
 };
 use crate::wire::{FrameDecoder, Message, OutFrame};
@@ -209,15 +209,11 @@ impl WireSession {
             }
             Message::AppendRequest(head, payloads) => self.take_append(sight, &head, payloads)?,
             Message::WaitRequest(wait) => {
-                let options = options_of(wait.concern, wait.ack, wait.timeout);
+                let (options, bad_concern) = options_of(wait.concern, wait.ack, wait.timeout);
                 // A wait sees the appends before it.
                 self.submit();
-                let admitted = match sight.site.role {
-                    Role::Secondary => Err(master_only(sight)),
-                    Role::Master if wait.concern == Concern::Nodes(0) => Err(no_node(sight)),
-                    Role::Master => Ok(options),
-                };
-                self.wait(wait.id, Seq::new(wait.seq), admitted, false);
+                let admitted = admit_wait(sight, bad_concern.as_ref());
+                self.wait(wait.id, (Seq::new(wait.seq), options), admitted, false);
             }
             Message::ReadRequest(read) => {
                 let level = level_of(read.level);
@@ -296,15 +292,16 @@ impl WireSession {
             self.refuse_appends(head.id, count, &refusal);
             return Ok(());
         }
-        let options = options_of(head.concern, head.ack, head.timeout);
+        let (options, bad_concern) = options_of(head.concern, head.ack, head.timeout);
+        let concern = admit_concern(sight, bad_concern.as_ref());
         let bytes_of = |span: &(u32, u32)| (span.1 - span.0) as usize;
         let mut at = 0;
         while at < spans.len() {
             // A payload that is too long is refused alone: the run is cut around it.
             let fits = |span: &&(u32, u32)| admit_size(sight, bytes_of(span)).is_ok();
             let good = spans[at..].iter().take_while(fits).count();
-            if good > 0 && head.concern == Concern::Nodes(0) {
-                self.refuse_appends(head.id + at as u64, good as u64, &no_node(sight));
+            if let (1.., Err(refusal)) = (good, &concern) {
+                self.refuse_appends(head.id + at as u64, good as u64, refusal);
             } else if good > 0 {
                 let slot = self.add_pending(head.id + at as u64, good as u64, false);
                 let spans = spans[at..at + good].to_vec();
@@ -326,9 +323,15 @@ impl WireSession {
         self.reply(id, count, codec::Outcome::Refused(on_wire(refusal)));
     }
 
-    fn wait(&mut self, id: u64, seq: Seq, admitted: Result<RunOptions, Refusal>, as_line: bool) {
+    fn wait(
+        &mut self,
+        id: u64,
+        (seq, options): (Seq, WaitOptions),
+        admitted: Result<(), Refusal>,
+        as_line: bool,
+    ) {
         match admitted {
-            Ok(options) => {
+            Ok(()) => {
                 let slot = self.add_pending(id, 1, as_line);
                 self.requests.push_back(Request::Wait { slot, seq, options });
             }
@@ -353,18 +356,19 @@ impl WireSession {
         match parse(&line) {
             Err(refusal) => self.answer_refused(id, &refusal, true),
             Ok(None) => self.reply_line(id, Bytes::new(), true),
-            Ok(Some(Command::Append { options, payload })) => {
-                match admit_append(sight, &options, payload.len()) {
+            Ok(Some(Command::Append { options, bad_concern, payload })) => {
+                match admit_append(sight, payload.len(), bad_concern.as_ref()) {
                     Err(refusal) => self.answer_refused(id, &refusal, true),
-                    Ok(options) => {
+                    Ok(()) => {
                         let slot = self.add_pending(id, 1, true);
                         let payloads = Payloads::Lines(vec![line.slice(payload)]);
                         self.runs.push(AppendRun { slot, options, payloads });
                     }
                 }
             }
-            Ok(Some(Command::Wait { seq, options })) => {
-                self.wait(id, seq, admit_wait(sight, &options), true);
+            Ok(Some(Command::Wait { seq, options, bad_concern })) => {
+                let admitted = admit_wait(sight, bad_concern.as_ref());
+                self.wait(id, (seq, options), admitted, true);
             }
             Ok(Some(Command::Tail { .. })) => {
                 let detail = "- a COMMAND cannot tail, send a TAIL_REQUEST";
@@ -717,10 +721,6 @@ fn admit_options(head: &AppendRequest) -> Result<(), Refusal> {
             Err(Refusal::new(Code::BadOption, detail))
         }
     }
-}
-
-fn no_node(sight: Sight<'_>) -> Refusal {
-    Refusal::bad_write_concern("0", sight.roster().len())
 }
 
 fn not_from_a_client() -> End {

@@ -4,11 +4,10 @@ use bytes::Bytes;
 
 use crate::codes::Code;
 use crate::gateway::verbs::{Operators, verb_of};
-use crate::gateway::{Refusal, parse};
-use crate::node::client::RunOptions;
-use crate::types::{AckLevel, Level, Patience, WriteConcern};
+use crate::gateway::{BadConcern, Refusal, parse};
+use crate::types::{Level, WaitOptions};
 use crate::wire::Message;
-use crate::wire::codec::{self, AckKind, Concern, ReadLevel, Timeout};
+use crate::wire::codec::{self, AckKind, Concern, ReadLevel};
 
 /// Takes the line end off a COMMAND's line: it is no part of it, if somebody sends one.
 pub(super) fn cut_line_end(line: &mut Bytes) {
@@ -48,31 +47,15 @@ pub(super) fn payload_spans(tail: &Bytes, count: u32) -> Option<Vec<(u32, u32)>>
     (count > 0 && spans.len() == count as usize).then_some(spans)
 }
 
-/// What an append or a wait asks for.
-pub(super) fn options_of(concern: Concern, ack: AckKind, timeout: Timeout) -> RunOptions {
-    RunOptions {
-        concern: match concern {
-            Concern::Default => None,
-            // 0 was refused before; a wait for 0 nodes asks for nothing more than the master.
-            Concern::Nodes(count) => {
-                Some(WriteConcern::Nodes(count.try_into().unwrap_or(std::num::NonZeroU16::MIN)))
-            }
-            Concern::Majority => Some(WriteConcern::Majority),
-            Concern::All => Some(WriteConcern::All),
-        },
-        ack: match ack {
-            AckKind::Default => None,
-            AckKind::Stored => Some(AckLevel::Stored),
-            AckKind::Received => Some(AckLevel::Received),
-        },
-        patience: match timeout {
-            Timeout::Default => None,
-            Timeout::Forever => Some(Patience::Forever),
-            Timeout::Micros(micros) => {
-                Some(Patience::For(std::time::Duration::from_micros(micros)))
-            }
-        },
-    }
+/// What an append or a wait asks for, and whether it asks for no node at all.
+pub(super) fn options_of(
+    concern: Concern,
+    ack: AckKind,
+    timeout: codec::Timeout,
+) -> (WaitOptions, Option<BadConcern>) {
+    let bad_concern = (concern == Concern::Nodes(0)).then(|| BadConcern("0".to_owned()));
+    let options = WaitOptions { concern: concern.into(), ack: ack.into(), timeout: timeout.into() };
+    (options, bad_concern)
 }
 
 /// The level of a read.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use replog::client::{AppendOptions, AppendOutcome, Client, ConnectOptions};
-use replog::types::{AckLevel, Level as WireLevel, Patience, Seq, WriteConcern};
+use replog::types::{AckLevel, Level as WireLevel, Seq, Timeout, WriteConcern};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -56,7 +56,7 @@ struct Draw {
     payload: Vec<u8>,
     concern: Option<WriteConcern>,
     ack: Option<AckLevel>,
-    patience: Option<Patience>,
+    patience: Option<Timeout>,
     asked: Asked,
 }
 
@@ -78,8 +78,8 @@ fn draw(rng: &mut Rng, name: &str, number: u64, nodes: usize) -> Draw {
     let millis = rng.pick(&[0, 20, 200, 1000, 3000, u64::MAX]);
     let patience = match millis {
         u64::MAX if rng.percent(50) => None,
-        u64::MAX => Some(Patience::Forever),
-        millis => Some(Patience::For(Duration::from_millis(millis))),
+        u64::MAX => Some(Timeout::Forever),
+        millis => Some(Timeout::For(Duration::from_millis(millis))),
     };
     let asked = Asked {
         need: concern.unwrap_or(WriteConcern::All).resolve(nodes).unwrap_or(nodes) as u16,
@@ -214,8 +214,8 @@ fn line_of(draw: &Draw) -> Vec<u8> {
     }
     match draw.patience {
         None => {}
-        Some(Patience::Forever) => line.extend(b" timeout=none"),
-        Some(Patience::For(duration)) => {
+        Some(Timeout::Forever) => line.extend(b" timeout=none"),
+        Some(Timeout::For(duration)) => {
             line.extend(format!(" timeout={}ms", duration.as_millis()).bytes());
         }
     }

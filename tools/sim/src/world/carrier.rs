@@ -9,13 +9,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use replog::engine::SessionId;
 use replog::node::Storage as _;
-use replog::node::client::{AppendRun, Payloads, RunOptions};
+use replog::node::client::{AppendRun, Payloads};
 use replog::node::faults::Faults;
 use replog::node::master::{Beginnings, DialFailure};
 use replog::node::{self, Failure, Machine, Output};
 use replog::store::StoreError;
 use replog::store::provisional::SharedProvisional;
-use replog::types::{RunId, Time};
+use replog::types::{RunId, Time, WaitOptions};
 
 use super::clients::payload;
 use super::net::Dialled;
@@ -202,11 +202,10 @@ impl World {
         }
     }
 
-    fn asked(&self, id: usize) -> (replog::engine::Token, RunOptions) {
+    fn asked(&self, id: usize) -> (replog::engine::Token, WaitOptions) {
         let request = &self.requests[id];
         let token = replog::engine::Token { connection: request.connection, slot: id as u64 };
-        let (concern, ack, patience) = (request.concern, request.ack, request.patience);
-        (token, RunOptions { concern, ack, patience })
+        (token, request.options)
     }
 
     fn take_append(&mut self, now: Time, id: usize) {

@@ -9,12 +9,12 @@ use replog::limits::RECORD_HEADER_BYTES;
 use replog::node;
 use replog::node::Storage as _;
 use replog::store::LogReader;
-use replog::types::{AckLevel, Level, Patience, Seq, SeqRange, WriteConcern};
+use replog::types::{AckLevel, Level, Seq, SeqRange, Timeout, WaitOptions, WriteConcern};
 
 use super::doors::Part;
 use super::speech::Door;
 use super::{Event, Input, World};
-use crate::plan::{Action, Concern, ReadLevel, Timeout};
+use crate::plan::{self, Action, Concern, ReadLevel};
 use crate::sometimes::Sometimes;
 
 /// What became of one entry, as its client heard it.
@@ -36,9 +36,7 @@ pub(super) struct Request {
     pub(super) size: u32,
     /// What is waited for; `None` for an append.
     pub(super) wait_for: Option<Seq>,
-    pub(super) concern: Option<WriteConcern>,
-    pub(super) ack: Option<AckLevel>,
-    pub(super) patience: Option<Patience>,
+    pub(super) options: WaitOptions,
     /// How many nodes, if so many exist.
     pub(super) need: Option<usize>,
     pub(super) received: bool,
@@ -171,7 +169,7 @@ impl World {
         seq: Seq,
         concern: Concern,
         received: bool,
-        timeout: Timeout,
+        timeout: plan::Timeout,
     ) -> usize {
         let id = self.request(client, concern, Some(received), timeout);
         self.requests[id].wait_for = Some(seq);
@@ -203,7 +201,7 @@ impl World {
         client: u32,
         concern: Concern,
         received: Option<bool>,
-        timeout: Timeout,
+        timeout: plan::Timeout,
     ) -> usize {
         let setup = &self.plan.setup;
         let named = |concern| match concern {
@@ -214,14 +212,14 @@ impl World {
         };
         let need = named(concern).or(named(setup.concern)).and_then(|c| c.resolve(setup.nodes));
         let timeout_us = match timeout {
-            Timeout::Default => setup.timeout_ms.map(|ms| ms * 1000),
-            Timeout::Forever => None,
-            Timeout::Ms(ms) => Some(ms * 1000),
+            plan::Timeout::Default => setup.timeout_ms.map(|ms| ms * 1000),
+            plan::Timeout::Forever => None,
+            plan::Timeout::Ms(ms) => Some(ms * 1000),
         };
-        let patience = match timeout {
-            Timeout::Default => None,
-            Timeout::Forever => Some(Patience::Forever),
-            Timeout::Ms(ms) => Some(Patience::For(Duration::from_millis(ms))),
+        let asked_for = match timeout {
+            plan::Timeout::Default => None,
+            plan::Timeout::Forever => Some(Timeout::Forever),
+            plan::Timeout::Ms(ms) => Some(Timeout::For(Duration::from_millis(ms))),
         };
         self.requests.push(Request {
             client,
@@ -229,9 +227,11 @@ impl World {
             count: 1,
             size: 0,
             wait_for: None,
-            concern: named(concern),
-            ack: received.map(level_of),
-            patience,
+            options: WaitOptions {
+                concern: named(concern),
+                ack: received.map(level_of),
+                timeout: asked_for,
+            },
             need,
             received: received.unwrap_or(setup.received),
             timeout_us,

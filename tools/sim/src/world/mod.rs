@@ -32,7 +32,7 @@ use replog::node::Storage as _;
 use replog::node::reads::Asked;
 use replog::node::session::{Answer, Request};
 use replog::store::faulty::FaultyFs;
-use replog::types::{AckLevel, LogId, NodeIndex, Patience, Seq, WriteConcern};
+use replog::types::{AckLevel, LogId, NodeIndex, Seq, Timeout, WriteConcern};
 use replog::wire::Message;
 use replog::wire::codec::Hello;
 
@@ -675,7 +675,7 @@ fn master_config(plan: &Plan) -> MasterConfig {
             }
         },
         ack: if setup.received { AckLevel::Received } else { AckLevel::Stored },
-        patience: setup.timeout_ms.map_or(Patience::Forever, |timeout| Patience::For(ms(timeout))),
+        timeout: setup.timeout_ms.map_or(Timeout::Forever, |timeout| Timeout::For(ms(timeout))),
         heartbeat_interval: ms(setup.heartbeat_ms),
         suspected_after: setup.suspected_after,
         unhealthy_after: setup.unhealthy_after,

@@ -8,11 +8,8 @@ use replog::codes::Class;
 use replog::limits::FRAME_BODY_BYTES_MAX;
 use replog::node::introduction::next_message;
 use replog::store::record::take_record;
-use replog::types::{AckLevel, NodeId, Patience, Seq, WriteConcern};
-use replog::wire::codec::{
-    AckKind, AppendRequest, Concern, Outcome, ReadLevel, TailRequest, TailStart, Timeout,
-    WaitRequest,
-};
+use replog::types::{AckLevel, NodeId, Seq, Timeout, WaitOptions};
+use replog::wire::codec::{AppendRequest, Outcome, ReadLevel, TailRequest, TailStart, WaitRequest};
 use replog::wire::{FrameDecoder, Message};
 
 use super::clients::{Heard, Reply, Request, payload};
@@ -84,20 +81,20 @@ impl Speaker {
 
     fn lines_of(&mut self, id: usize, request: &Request, extra: u64) -> Vec<u8> {
         let mut options = String::new();
-        if let Some(concern) = request.concern {
+        if let Some(concern) = request.options.concern {
             options.push_str(&format!(" w={concern}"));
         }
-        if let Some(ack) = request.ack {
+        if let Some(ack) = request.options.ack {
             options.push_str(if ack == AckLevel::Received {
                 " ack=received"
             } else {
                 " ack=stored"
             });
         }
-        match request.patience {
+        match request.options.timeout {
             None => {}
-            Some(Patience::Forever) => options.push_str(" timeout=none"),
-            Some(Patience::For(time)) => {
+            Some(Timeout::Forever) => options.push_str(" timeout=none"),
+            Some(Timeout::For(time)) => {
                 options.push_str(&format!(" timeout={}ms", time.as_millis()))
             }
         }
@@ -109,7 +106,7 @@ impl Speaker {
             for entry in 0..u64::from(request.count) {
                 bytes.extend_from_slice(format!("APPEND{options} -- ").as_bytes());
                 bytes.extend_from_slice(&payload(id, entry, request.size));
-                bytes.extend_from_slice(if extra % 2 == 0 { b"\n" } else { b"\r\n" });
+                bytes.extend_from_slice(if extra.is_multiple_of(2) { b"\n" } else { b"\r\n" });
                 self.lines.push_back(Expected::Entry(id, entry));
             }
         }
@@ -129,29 +126,15 @@ impl Speaker {
 
     fn frames_of(&mut self, id: usize, request: &Request, (is_new, extra): (bool, u64)) -> Vec<u8> {
         let mut bytes = Vec::new();
-        if is_new && extra % 3 == 0 {
+        if is_new && extra.is_multiple_of(3) {
             let start = TailStart::From(1);
             let tail = TailRequest { id: self.next_id, start, level: ReadLevel::Committed };
             bytes.extend_from_slice(&Message::TailRequest(tail).encode().to_bytes());
             self.tail = Some((self.next_id, Seq::FIRST));
             self.next_id += 1;
         }
-        let concern = match request.concern {
-            None => Concern::Default,
-            Some(WriteConcern::Nodes(count)) => Concern::Nodes(count.get()),
-            Some(WriteConcern::Majority) => Concern::Majority,
-            Some(WriteConcern::All) => Concern::All,
-        };
-        let ack = match request.ack {
-            None => AckKind::Default,
-            Some(AckLevel::Stored) => AckKind::Stored,
-            Some(AckLevel::Received) => AckKind::Received,
-        };
-        let timeout = match request.patience {
-            None => Timeout::Default,
-            Some(Patience::Forever) => Timeout::Forever,
-            Some(Patience::For(time)) => Timeout::Micros(time.as_micros() as u64),
-        };
+        let WaitOptions { concern, ack, timeout } = request.options;
+        let (concern, ack, timeout) = (concern.into(), ack.into(), timeout.into());
         let first = self.next_id;
         let count = if request.wait_for.is_some() { 1 } else { request.count };
         self.next_id += u64::from(count);
