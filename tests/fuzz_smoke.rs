@@ -98,6 +98,11 @@ fn gateway_lines_of_any_bytes_are_understood_or_refused_in_one_line() {
 }
 
 #[test]
+fn a_session_comes_to_an_end_whatever_its_client_says() {
+    run("session");
+}
+
+#[test]
 fn configurations_of_any_bytes_are_understood_or_refused_in_one_line() {
     run("config");
 }

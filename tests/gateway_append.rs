@@ -201,6 +201,20 @@ fn a_waiting_append_lets_later_ones_on_its_connection_start() {
     assert_eq!(client.line(), "PONG");
 }
 
+/// A WAIT sees the appends that were said before it, however few packets they came in.
+#[test]
+fn a_wait_may_be_said_together_with_what_it_waits_for() {
+    let cluster = Cluster::of(2).start();
+    let mut client = cluster.client();
+    for first in (1..200).step_by(2) {
+        client.send_bytes(format!("APPEND a\nAPPEND b\nWAIT {}\n", first + 1).as_bytes());
+        for seq in [first, first + 1, first + 1] {
+            let expected = format!("OK seq={seq} epoch=1 have=3/3 need=3 by=master,s1,s2");
+            assert_eq!(client.line(), expected);
+        }
+    }
+}
+
 #[test]
 fn a_client_that_disconnects_gives_up_waiting_but_not_the_append() {
     let mut cluster = Cluster::of(2).absent("s2").start();

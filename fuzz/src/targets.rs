@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use replog::codes::Class;
 use replog::config::{Config, Invocation, Role as ConfigRole};
 use replog::engine::SessionId;
 use replog::gateway::{command, reply, words};
@@ -17,13 +18,17 @@ use replog::limits::{
     FRAME_BODY_BYTES_MAX, FRAME_BODY_BYTES_MAX_UNINTRODUCED, HOLD_BACK_BYTES_MAX,
     PAYLOAD_BYTES_MAX, READ_CHUNK_BYTES,
 };
+use replog::node::client::{Outcome, Reply};
 use replog::node::faults::Faults;
 use replog::node::queue::FrameQueue;
-use replog::node::{About, Machine, Output, SecondaryNode};
+use replog::node::session::{
+    Answer, Question, Request, Session, Sight, Site, TextSession, WireSession,
+};
+use replog::node::{About, Machine, Output, SecondaryNode, View};
 use replog::store::provisional::SharedProvisional;
 use replog::store::record::take_record;
 use replog::store::{LogStore, MemoryLog, Run, RunBuilder};
-use replog::types::{Digest, Epoch, PrefixId, Seq, SeqRange, Time};
+use replog::types::{Digest, Epoch, NodeIndex, NodeSet, PrefixId, Seq, SeqRange, Time};
 use replog::wire::codec::{AppendHead, Hello, Levels, Role};
 use replog::wire::header::Header;
 use replog::wire::{Frame, FrameDecoder, HEADER_BYTES, Message, reserve_for_read};
@@ -37,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     ("bodies", bodies),
     ("connection", connection),
     ("gateway", gateway),
+    ("session", session),
     ("config", config),
     ("records", records),
 ];
@@ -401,6 +407,11 @@ fn histories() -> [Run; 2] {
     [build(0), build(1)]
 }
 
+fn about() -> About {
+    let id = "s1".parse().expect("a name");
+    About { id, advertise: "here:1".to_owned(), payload_max: 1 << 20 }
+}
+
 /// A secondary, and a master that says anything to it.
 struct Peer {
     node: SecondaryNode<MemoryLog>,
@@ -416,12 +427,10 @@ struct Peer {
 
 impl Peer {
     fn new() -> Self {
-        let id = "s1".parse().expect("a name");
-        let about = About { id, advertise: "here:1".to_owned(), payload_max: 1 << 20 };
         let faults = Faults::new(Duration::ZERO, 1);
         let log = (MemoryLog::new(), SharedProvisional::default());
         Peer {
-            node: SecondaryNode::new(about, Duration::from_secs(1), faults, log),
+            node: SecondaryNode::new(about(), Duration::from_secs(1), faults, log),
             now: Time::ZERO,
             session: SessionId(1),
             introduced: false,
@@ -619,5 +628,140 @@ fn hello(input: &mut Input<'_>) -> Hello {
         epoch: input.number(),
         run_id: u64::from(flags >> 5 & 1),
         ..Hello::blank(role, "master")
+    }
+}
+
+/// A client's session at either door of either role: whatever is said, in whatever pieces, it never
+/// panics, never goes on without end, keeps its output within bounds, and is done once everything is
+/// answered.
+pub fn session(data: &[u8]) {
+    let mut input = Input(data);
+    let flags = input.byte();
+    let piece = 1 + usize::from(input.byte());
+    let role = if flags & 1 == 0 { ConfigRole::Master } else { ConfigRole::Secondary };
+    let mut limits = Config::default_for(role).limits;
+    (limits.payload_max, limits.output_max, limits.waiting_max) = (256, 8192, 64);
+    let mut log = MemoryLog::new();
+    let (mut arena, bounds) = (BytesMut::new(), log.bounds());
+    let mut builder = RunBuilder::new(&mut arena, bounds.last, bounds.tail);
+    (0..20).for_each(|number| builder.push(Epoch::new(1), number, b"payload"));
+    log.append(builder.finish(&mut arena).expect("twenty entries")).expect("memory has room");
+    let mut view = View::new(["n0", "n1", "n2"].map(|id| id.parse().expect("an id")).into());
+    view.levels.commit = Seq::new(15);
+    view.levels.held_by = vec![Seq::new(20), Seq::new(15), Seq::new(10)];
+    let site = Site {
+        about: about(),
+        role,
+        limits: limits.clone(),
+        faults: flags & 8 != 0,
+        heartbeat_interval: Duration::from_millis(100),
+        log: log.reader(),
+        provisional: SharedProvisional::default(),
+    };
+    let mut session: Box<dyn Session> = if flags & 2 == 0 {
+        Box::new(TextSession::new(&limits))
+    } else {
+        let hello = Message::Hello(Hello::blank(Role::Master, "n0")).encode();
+        let says = (flags & 4 != 0, usize::from(flags) * 64);
+        Box::new(WireSession::new(&limits, BytesMut::new(), hello, says))
+    };
+    // Half of the frames have the right checksum: what they say is looked at then.
+    let bytes = if flags & 18 == 18 { sealed(&mut input) } else { input.0.to_vec() };
+    let (mut stream, mut now) = (&bytes[..], 0);
+    let mut rounds = 0;
+    let mut ended = false;
+    loop {
+        now += 50_000;
+        let sight = Sight { now: Time::from_micros(now), site: &site, view: &view };
+        if session.waits(sight).entries_by.is_some_and(|by| by <= sight.now) {
+            session.handle_idle(sight);
+        }
+        let Ok(mut any) = session.advance(sight) else { return };
+        let mut replies = Vec::new();
+        while let Some(request) = session.poll_request() {
+            any = true;
+            carry(&mut *session, sight, request, &mut replies);
+        }
+        session.handle_replies(sight, replies);
+        // One more line than the bound, and what was lent for it.
+        assert!(session.untaken() <= 3 * (256 << 10), "output is bounded");
+        let taken = session.slices().iter().map(|slice| slice.len()).sum();
+        session.taken(sight.now, taken);
+        session.drain_refusals();
+        if !any && taken == 0 {
+            if !stream.is_empty() && session.waits(sight).input {
+                let (came, rest) = stream.split_at(piece.min(stream.len()));
+                session.input().extend_from_slice(came);
+                stream = rest;
+            } else if std::mem::replace(&mut ended, true) {
+                break;
+            } else {
+                session.handle_input_end();
+            }
+        }
+        rounds += 1;
+        assert!(rounds < 8 * data.len() + 4000, "a session comes to an end");
+    }
+    assert!(session.is_finished(true), "everything is answered");
+}
+
+/// Frames that clients send, with any body.
+fn sealed(input: &mut Input<'_>) -> Vec<u8> {
+    const TYPES: [u8; 6] = [0x40, 0x42, 0x43, 0x44, 0x45, 0x48];
+    let mut bytes = Vec::new();
+    while !input.is_empty() {
+        let frame_type = TYPES[usize::from(input.byte()) % TYPES.len()];
+        let len = usize::from(input.byte());
+        let body = input.take(len);
+        bytes.extend_from_slice(&Header::seal(frame_type, body.len() as u32, [body]));
+        bytes.extend_from_slice(body);
+    }
+    bytes
+}
+
+/// Answers as a node might: the entries of a run in two parts, one of them refused.
+fn carry(session: &mut dyn Session, sight: Sight<'_>, request: Request, replies: &mut Vec<Reply>) {
+    let placed = |slot, offset, count, seq| {
+        let holders = NodeSet::default().with(NodeIndex::MASTER);
+        let (class, epoch) = (Class::Pending, Epoch::new(1));
+        let placed = reply::Placed { class, seq: Seq::new(seq), epoch, need: 2, holders };
+        Reply { slot, offset, count, outcome: Outcome::Placed(placed) }
+    };
+    match request {
+        Request::Append(runs) => {
+            for run in runs {
+                let count = run.payloads.len() as u64;
+                assert!(count > 0, "a run has entries");
+                // The second half comes first.
+                let half = count / 2;
+                if half > 0 {
+                    replies.push(placed(run.slot, count - half, half, 100));
+                }
+                let refusal = reply::Refusal::too_large(1, 0);
+                let outcome = Outcome::Refused(refusal);
+                replies.push(Reply { slot: run.slot, offset: 0, count: count - half, outcome });
+            }
+        }
+        Request::Wait { slot, seq, .. } => replies.push(placed(slot, 0, 1, seq.number())),
+        Request::Ask(question) => {
+            let log = &sight.site.log;
+            let answer = match question {
+                Question::Status => {
+                    let peer = Peer::new();
+                    Answer::Status(Box::new(peer.node.status(sight.now)))
+                }
+                Question::Waiters => Answer::Waiters(String::new(), 0),
+                Question::Metrics => Answer::Metrics("# EOF\n".to_owned()),
+                Question::Holders(_) => Answer::Holders(NodeSet::default()),
+                Question::Fault(_) => Answer::Injected,
+                Question::Store(seq, payload) => {
+                    Answer::Stored(sight.site.provisional.lock().store(log, seq, payload))
+                }
+                Question::Read { range, bytes_max } => Answer::Read(log.read(range, bytes_max)),
+                Question::Record(seq) => Answer::Record(log.record(seq)),
+                Question::PrefixId(seq) => Answer::PrefixId(log.prefix_id(seq)),
+            };
+            session.handle_answer(sight, answer);
+        }
     }
 }
