@@ -24,6 +24,8 @@ pub mod logging;
 pub mod node;
 #[cfg(feature = "server")]
 pub mod runtime;
+#[cfg(any(feature = "server", feature = "cli"))]
+pub mod signals;
 pub mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]

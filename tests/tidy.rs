@@ -165,6 +165,7 @@ fn imports_point_one_way() {
     assert_imports_only("src/codes.rs", &[]);
     assert_imports_only("src/checksum.rs", &[]);
     assert_imports_only("src/descriptors.rs", &["limits"]);
+    assert_imports_only("src/signals.rs", &[]);
     assert_imports_only("src/wire", &["types", "limits", "codes", "checksum"]);
     assert_imports_only("src/engine", &["types", "limits", "codes"]);
     assert_imports_only("src/store", &["types", "limits", "checksum", "descriptors"]);

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::keyboard::give_back;
+use crate::signals::Ignored;
 
 /// What asked the program to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +106,10 @@ impl Heard {
     fn install() -> io::Result<(Runtime, Self)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let entered = runtime.enter();
-        let hear = |kind| (!is_ignored(kind)).then(|| signal(kind)).transpose();
+        let ignored = Ignored::now();
+        let hear = |kind: SignalKind| {
+            (!ignored.contains(kind.as_raw_value())).then(|| signal(kind)).transpose()
+        };
         let interrupt = hear(SignalKind::interrupt())?;
         let terminate = hear(SignalKind::terminate())?;
         drop(entered);
@@ -129,14 +133,4 @@ pub(super) async fn received(stream: &mut Option<Stream>) {
     if received.is_none() {
         std::future::pending::<()>().await;
     }
-}
-
-/// Whether a signal is ignored: a shell does so for what it starts in the background, so that the
-/// Ctrl-C for something else does not end it. Where the system does not tell, it is not.
-fn is_ignored(kind: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    // The signals are numbered from 1.
-    ignored.is_some_and(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
 }

@@ -25,6 +25,7 @@ use tracing::info;
 
 use super::service_manager;
 use crate::logging;
+use crate::signals::Ignored;
 
 /// What a shell reports of a process that SIGINT ended.
 const INTERRUPTED: u8 = 130;
@@ -52,10 +53,9 @@ impl Signals {
     /// The system refused.
     pub fn catch() -> io::Result<Self> {
         let catch = |number: Number| signal(SignalKind::from_raw(number.as_raw()));
-        let ignored = ignored();
+        let ignored = Ignored::now();
         let unless_ignored = |number: Number| {
-            let is_ignored = ignored >> (number.as_raw() - 1) & 1 == 1;
-            (!is_ignored).then(|| catch(number)).transpose()
+            (!ignored.contains(number.as_raw())).then(|| catch(number)).transpose()
         };
         Ok(Signals {
             _file_size: catch(Number::XFSZ)?,
@@ -116,14 +116,6 @@ async fn next(signal: &mut Option<Signal>) {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
     }
-}
-
-/// The signals that are ignored since the process began, one bit each, the first signal lowest. None
-/// where the system has no Linux `/proc`.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// The terminal that the process was started on, if it was.

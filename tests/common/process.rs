@@ -50,11 +50,9 @@ fn quiet_command(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>
 /// `program`, which does what it does by itself when signals come, although this test may be run where
 /// some are ignored: in the background of a shell, under nohup. Programs inherit that, and obey it.
 fn unheedful(program: &str) -> Command {
-    const HUP_INT_QUIT: u64 = 0b111;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    if ignored.is_none_or(|ignored| ignored & HUP_INT_QUIT == 0) {
+    const HUP_INT_QUIT: [i32; 3] = [1, 2, 3];
+    let ignored = replog::signals::Ignored::now();
+    if !HUP_INT_QUIT.iter().any(|&number| ignored.contains(number)) {
         return Command::new(program);
     }
     let mut command = Command::new("env");
