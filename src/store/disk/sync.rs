@@ -148,7 +148,7 @@ impl Syncer {
     }
 
     pub(crate) fn failed(&self) -> Option<String> {
-        self.shared.state().failed.clone()
+        self.shared.failed()
     }
 
     pub(crate) fn stats(&self) -> SyncStats {
@@ -157,15 +157,12 @@ impl Syncer {
 
     /// Syncs once, in the caller's thread, whatever was asked for. Also waits for a sync that runs.
     pub(crate) fn sync_now(&self) -> Seq {
-        let mut state = self.shared.state();
-        while state.running {
-            state = self.shared.wait(state);
-        }
-        if state.failed.is_some() || !state.has_work() {
-            return state.durable;
-        }
-        drop(self.shared.sync(state));
-        self.durable()
+        self.shared.sync_now()
+    }
+
+    /// For a thread that is to sync before it goes on.
+    pub(crate) fn handle(&self) -> Arc<Shared> {
+        self.shared.clone()
     }
 
     /// Everything is on disk and nothing runs: entries may be taken back, down to `last`.
@@ -204,6 +201,23 @@ impl State {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Syncer::sync_now`].
+    pub(crate) fn sync_now(&self) -> Seq {
+        let mut state = self.state();
+        while state.running {
+            state = self.wait(state);
+        }
+        if state.failed.is_none() && state.has_work() {
+            state = self.sync(state);
+        }
+        state.durable
+    }
+
+    /// Why a sync failed, if one did.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.state().failed.clone()
     }
 
     fn wait<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
