@@ -181,7 +181,9 @@ struct Held {
     reads: bool,
     /// Writes and syncs of files whose names end so.
     writes: Option<String>,
-    /// So many of these wait now.
+    /// Syncs of files.
+    syncs: bool,
+    /// So many of those that write wait now.
     writers: usize,
 }
 
@@ -270,6 +272,16 @@ impl FaultyFs {
     pub fn hold_writes(&self, ending: Option<&str>) {
         self.held().writes = ending.map(str::to_owned);
         self.held.1.notify_all();
+    }
+
+    /// From now on syncs of files wait, or go on.
+    pub fn hold_syncs(&self, held: bool) {
+        self.held().syncs = held;
+        self.held.1.notify_all();
+    }
+
+    fn wait_to_sync(&self) {
+        drop(self.held.1.wait_while(self.held(), |held| held.syncs));
     }
 
     /// Waits until somebody waits to write.
@@ -690,6 +702,7 @@ impl FsFile for FaultyFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.fs.wait_to_write(self.id);
+        self.fs.wait_to_sync();
         self.operate(|world| {
             let fails = world.sync_fails();
             let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;

@@ -101,7 +101,8 @@ impl Fsync {
 pub struct DiskOptions {
     /// Whose log it is. The directory of another node is refused.
     pub node_id: NodeId,
-    /// A segment is sealed before it would be longer, unless a single run is.
+    /// A segment is sealed before it would be longer, unless a single run is, or the disk is so far
+    /// behind with those before it that it is to have no more of them.
     pub segment_size: u64,
     /// When an entry counts as stored.
     pub fsync: Fsync,

@@ -387,7 +387,8 @@ impl DiskLog {
         self.check_usable()?;
         StoreError::check_continues(&run, self.bounds())?;
         let (first, before) = (run.range().first, run.before());
-        if self.active.is_none() || self.must_roll(&run) {
+        // A disk that is far behind gets no more files to sync: this one grows beyond its size.
+        if self.active.is_none() || self.must_roll(&run) && !self.syncer.is_behind() {
             self.roll(first, before)?;
         }
         let mut written = self.write(&run);
@@ -395,6 +396,7 @@ impl DiskLog {
             self.active.as_ref().is_some_and(|active| active.end > SEGMENT_HEADER_BYTES as u64);
         if is_begun && written.as_ref().is_err_and(|error| error.kind() == FileTooLarge) {
             // The system lets this file grow no further: another one may.
+            self.syncer.catch_up();
             self.roll(first, before)?;
             written = self.write(&run);
         }
