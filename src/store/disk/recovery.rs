@@ -647,8 +647,12 @@ impl Opening {
             let segment = Arc::new(segment);
             if let Some(file) = file {
                 let at = segment.body().end;
-                // Whatever is behind the entries is gone or zero; room is taken with the next one.
-                file.set_len(at).map_err(io("cut the active segment to its length"))?;
+                // Whatever is behind the entries is gone; room is taken with the next one. What is left
+                // of a torn footer must not come back under what is appended next.
+                let what = || io("cut the active segment to its length");
+                if file.len().map_err(what())? > at {
+                    file.set_len(at).and_then(|()| file.sync_data()).map_err(what())?;
+                }
                 active = Some(Active {
                     segment: segment.clone(),
                     file,
