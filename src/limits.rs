@@ -270,7 +270,7 @@ pub const SPARE_DESCRIPTORS: usize = 8;
 /// Sealed segments whose file and index are kept at hand for readers.
 pub const OPEN_SEGMENTS_MAX: usize = 32;
 
-/// Segments sealed and not yet synced. One more waits for the disk.
+/// Segments sealed and not yet synced. With so many, the next one is not sealed but grows.
 pub const SEALED_UNSYNCED_MAX: usize = 8;
 
 /// Epochs that begin in one segment: bounds its footer. It is sealed earlier.

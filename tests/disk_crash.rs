@@ -313,3 +313,56 @@ proptest! {
         prop_assert!(!events.all().iter().any(told), "{:?}", events.all());
     }
 }
+
+/// A log with segments of this size, of which one is the last: its footer lies in two sectors, the first
+/// of which was written, and those behind it never had a name.
+fn with_a_torn_footer(segment_size: u64) -> Option<FaultyFs> {
+    let fs = FaultyFs::new(1);
+    let mut log =
+        open(fs.clone(), Path::new(DIR), manual(segment_size, Fsync::Always), &Events::default())
+            .log;
+    common_disk::append(&mut log, 60, 2);
+    log.sync_now();
+    drop(log);
+    fs.kill();
+    let paths = fs.paths().into_iter();
+    let segments: Vec<_> = paths.filter(|path| path.extension().is_some()).collect();
+    for (index, path) in segments.iter().enumerate().take(segments.len() - 1) {
+        let mut bytes = fs.bytes(path).unwrap();
+        let trailer = &bytes[bytes.len() - 16..];
+        let footer = u64::from_le_bytes(trailer[..8].try_into().unwrap()) as usize;
+        let sector_end = footer.next_multiple_of(512);
+        if (footer + 48..bytes.len()).contains(&sector_end) {
+            bytes.truncate(sector_end);
+            bytes.resize(bytes.len() + 1000, 0);
+            fs.put(path, &bytes);
+            segments[index + 1..].iter().for_each(|path| fs.erase(path));
+            return Some(fs);
+        }
+    }
+    None
+}
+
+#[test]
+fn what_is_left_of_a_torn_footer_does_not_come_back_under_what_is_appended() {
+    let reopen = |fs: &FaultyFs| {
+        open(fs.clone(), Path::new(DIR), manual(20_000, Fsync::Always), &Events::default())
+    };
+    let torn: Vec<_> = (700..2500).step_by(50).filter_map(with_a_torn_footer).collect();
+    assert!(torn.len() > 5, "only {} footers lie in two sectors", torn.len());
+    for (at, torn) in torn.into_iter().enumerate() {
+        let mut log = reopen(&torn).log;
+        let last = log.bounds().last;
+        common_disk::append(&mut log, 24, 12);
+        drop(log);
+        for seed in 0..50 {
+            let fs = torn.fork();
+            fs.reseed(seed);
+            fs.crash();
+            let opened = reopen(&fs);
+            assert_eq!(opened.recovery.damage, [], "log {at}, seed {seed}");
+            assert!(opened.log.bounds().last >= last, "log {at}, seed {seed}");
+            common_disk::is_the_made_log(&opened.log.reader(), opened.log.bounds().last);
+        }
+    }
+}

@@ -369,6 +369,87 @@ fn a_crash_at_any_operation_of_a_repair_leaves_it_done_or_to_be_done_again() {
     }
 }
 
+/// A log of 30 entries of which one is destroyed while it is open, with a repair of that begun.
+fn repairing(fs: &FaultyFs, seq: u64) -> DiskLog {
+    let mut log = open_at(fs, &Events::default()).log;
+    let (path, bit) = payload_bit(fs, seq);
+    fs.flip(&path, bit);
+    assert_eq!(nothing_wrong_is_served(&log), 1);
+    log.begin_repair(run_of(range(1, 30))).unwrap();
+    assert_eq!(log.damage(), [range(seq, seq)]);
+    log
+}
+
+#[test]
+fn a_log_is_appended_to_and_read_while_a_segment_is_written_anew() {
+    // The last one lies in the segment that is written to.
+    for seq in [2, 11, 29, 30] {
+        let fs = made(30, true);
+        let mut log = repairing(&fs, seq);
+        append(&mut log, 5, 2);
+        assert_eq!(log.sync_now(), Seq::new(35));
+        assert_eq!(log.take_repaired(), None);
+        log.work();
+        // It is under its name, and readers do not take it for the file that they know.
+        append(&mut log, 5, 2);
+        assert_eq!(nothing_wrong_is_served(&log), 1, "entry {seq}");
+        log.scrub(1 << 20);
+        assert_eq!(log.damage(), [range(seq, seq)]);
+        assert!(log.is_repairing());
+        assert_eq!(log.take_repaired(), Some((range(1, 30), Ok(()))));
+        assert!(!log.is_repairing());
+        assert_eq!(log.damage(), []);
+        is_the_made_log(&log.reader(), Seq::new(40));
+        let aside = log.aside_files();
+        log.sync_now();
+        drop(log);
+        fs.crash();
+        let opened = open_at(&fs, &Events::default());
+        assert_eq!(opened.recovery.damage, []);
+        is_the_made_log(&opened.log.reader(), Seq::new(40));
+        assert_eq!((opened.log.aside_files(), aside), (1, 1), "no number is given twice");
+    }
+}
+
+#[test]
+fn a_crash_of_a_repair_beside_which_entries_were_appended_loses_none() {
+    for (seq, operation) in [11, 30].into_iter().flat_map(|seq| (1..25).map(move |at| (seq, at))) {
+        let fs = made(30, true);
+        fs.reseed(operation);
+        let mut log = repairing(&fs, seq);
+        append(&mut log, 5, 2);
+        let synced = log.sync_now();
+        fs.crash_at(operation);
+        log.work();
+        drop(log);
+        fs.crash();
+        let mut log = open_at(&fs, &Events::default()).log;
+        assert!(log.bounds().last >= synced, "operation {operation}");
+        let missing = nothing_wrong_is_served(&log);
+        assert!(missing <= 1, "operation {operation}: {missing}");
+        if missing == 1 {
+            log.repair(run_of(range(seq, seq))).unwrap();
+        }
+        is_the_made_log(&log.reader(), Seq::new(35));
+    }
+}
+
+#[test]
+fn a_log_that_is_closed_or_moves_entries_aside_finishes_its_repair_first() {
+    let fs = made(30, true);
+    let mut log = repairing(&fs, 11);
+    log.close();
+    assert_eq!(log.damage(), []);
+    drop(log);
+    fs.kill();
+    is_the_made_log(&open_at(&fs, &Events::default()).log.reader(), Seq::new(30));
+
+    let mut log = repairing(&made(30, true), 11);
+    assert_eq!(log.set_aside(Seq::new(21), "a test"), Ok(10));
+    assert_eq!(log.take_repaired(), Some((range(1, 30), Ok(()))));
+    is_the_made_log(&log.reader(), Seq::new(20));
+}
+
 #[test]
 fn a_sector_that_cannot_be_read_is_damage_and_not_the_end() {
     let fs = made(60, true);

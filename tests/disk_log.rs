@@ -6,10 +6,13 @@
 mod common_disk;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common_disk::{Events, append, is_the_made_log, open, options, options_with, run_after};
 use std::path::Path;
 
+use replog::limits::SEALED_UNSYNCED_MAX;
 use replog::store::faulty::FaultyFs;
 use replog::store::fs::RealFs;
 use replog::store::{DiskEvent, DiskLog, Fsync, Identity, LogStore, OpenError, StoreError};
@@ -244,4 +247,34 @@ fn whoever_has_an_entry_has_settled_its_epoch() {
     drop(log);
     let log = open(RealFs, dir.path(), options(), &Events::default()).log;
     assert_eq!(log.identity().settled, common_disk::epoch(100));
+}
+
+#[test]
+fn a_disk_that_does_not_sync_keeps_no_append_waiting_however_many_segments_that_takes() {
+    let (fs, events) = (FaultyFs::new(1), Events::default());
+    let mut log = open(fs.clone(), Path::new("/data"), options(), &events).log;
+    fs.hold_syncs(true);
+    let released = Arc::new(AtomicBool::new(false));
+    let (guard, held) = (released.clone(), fs.clone());
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(60));
+        guard.store(true, Ordering::Relaxed);
+        held.hold_syncs(false);
+    });
+    append(&mut log, 3000, 10);
+    assert!(!released.load(Ordering::Relaxed), "an append waited for a sync");
+    // The last one has grown: a start need not read more than so many without a footer to trust.
+    assert!(log.segment_count() <= SEALED_UNSYNCED_MAX + 2, "{}", log.segment_count());
+    assert_eq!(log.make_durable(Seq::new(3000)), Seq::ZERO);
+    let segments = log.segment_count();
+    fs.hold_syncs(false);
+    events.wait_for(&DiskEvent::Durable(Seq::new(3000)));
+    append(&mut log, 300, 10);
+    assert!(log.segment_count() > segments, "segments are sealed again");
+    is_the_made_log(&log.reader(), Seq::new(3300));
+    log.close();
+    drop(log);
+    fs.crash();
+    let log = open(fs, Path::new("/data"), options(), &events).log;
+    is_the_made_log(&log.reader(), Seq::new(3300));
 }

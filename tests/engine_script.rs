@@ -257,10 +257,9 @@ impl MasterSide {
                 let session = self.session(command);
                 self.engine.handle_fetch_failed(command.node(), session);
             }
-            "unrepaired" => {
-                let session = self.session(command);
-                self.engine.handle_repair_failed(now, command.node(), session);
-            }
+            "mending" => self.engine.handle_mending(),
+            "mended" => self.engine.handle_repaired(range(command.word(1))),
+            "unrepaired" => self.engine.handle_repair_failed(now),
             "unreachable" => self.engine.handle_dial_failed(now, command.node()),
             "hello" | "promise" => self.introduce(command),
             "refused" => {

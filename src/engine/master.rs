@@ -69,6 +69,8 @@ pub struct Master {
     damage: Option<SeqRange>,
     /// Who was asked, and for which of them.
     repairing: Option<(NodeIndex, SessionId, SeqRange)>,
+    /// What was fetched is being put in place: nothing is asked for meanwhile.
+    mending: bool,
     /// A repair failed: not before this time again.
     repair_at: Option<Time>,
     /// Heartbeats that who was asked for entries has answered since.
@@ -121,6 +123,7 @@ impl Master {
             damaged: false,
             damage: None,
             repairing: None,
+            mending: false,
             repair_at: None,
             unfetched: 0,
             shortage: None,

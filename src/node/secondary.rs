@@ -55,6 +55,8 @@ pub struct SecondaryNode<S> {
     held: BTreeMap<Seq, Run>,
     /// What came by a connection to repair what is damaged, and is not in the log yet.
     repairing: (Option<SessionId>, Vec<Run>),
+    /// What of it is being put in place: which entries, and how they end.
+    mending: Option<(SeqRange, PrefixId)>,
     reads: PeerReads,
     faults: Faults,
     /// Entries that were handed over by hand.
@@ -92,6 +94,7 @@ impl<S: Storage> SecondaryNode<S> {
             links: BTreeMap::new(),
             held: BTreeMap::new(),
             repairing: (None, Vec::new()),
+            mending: None,
             reads: PeerReads::default(),
             faults,
             provisional,

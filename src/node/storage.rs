@@ -40,6 +40,19 @@ pub trait Storage: Send {
         self.log_mut().set_aside(from, reason)
     }
 
+    /// See [`LogStore::begin_repair`].
+    ///
+    /// # Errors
+    /// As there.
+    fn begin_repair(&mut self, run: Run) -> Result<(), StoreError> {
+        self.log_mut().begin_repair(run)
+    }
+
+    /// See [`LogStore::take_repaired`].
+    fn take_repaired(&mut self) -> Option<(SeqRange, Result<(), StoreError>)> {
+        self.log_mut().take_repaired()
+    }
+
     /// Whether there is a disk that may be full, fail or be found damaged.
     fn is_disk(&self) -> bool;
 

@@ -13,7 +13,7 @@ use crate::config::{Config, Fsync as FsyncPolicy};
 use crate::descriptors;
 use crate::limits::{FRAME_BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, RUN_BYTES_MAX};
 use crate::node::Storage;
-use crate::store::fs::RealFs;
+use crate::store::fs::{Fs, RealFs};
 use crate::store::{
     DiskEvent, DiskLog, DiskOptions, Fsync, LogStore, MemoryLog, Opened, Recovery, StoreError,
     SyncStats,
@@ -59,7 +59,7 @@ impl DiskNews {
         const DAMAGE_TOLD_MAX: usize = 64;
         let mut told = self.told();
         match event {
-            DiskEvent::Durable(_) => {}
+            DiskEvent::Durable(_) | DiskEvent::JobDone => {}
             DiskEvent::SyncFailed(reason) => told.failed = Some(reason),
             DiskEvent::Damage(range, why) if told.damage.len() < DAMAGE_TOLD_MAX => {
                 told.damage.push((range, why));
@@ -107,6 +107,10 @@ impl NodeLog {
     /// # Errors
     /// The directory is not ours to use, or the system refused.
     pub(super) fn open(config: &Config) -> Result<NodeLog, NodeError> {
+        NodeLog::open_on(Arc::new(RealFs), config)
+    }
+
+    fn open_on(fs: Arc<dyn Fs>, config: &Config) -> Result<NodeLog, NodeError> {
         let news = Arc::new(DiskNews::default());
         let Some(dir) = &config.node.data_dir else {
             // What an empty log holds is all it ever said it did only if it never said anything.
@@ -124,7 +128,7 @@ impl NodeLog {
         options.open_segments = open_segments(descriptors::limit());
         let told = news.clone();
         let notify = Box::new(move |event| told.tell(event));
-        let Opened { log, recovery } = DiskLog::open(Arc::new(RealFs), dir, options, notify)?;
+        let Opened { log, recovery } = DiskLog::open(fs, dir, options, notify)?;
         let identity = log.identity();
         let whole = identity.log_id.is_some()
             && identity.vouches
@@ -259,12 +263,4 @@ fn tell_how_it_was_found(config: &Config, log: &DiskLog, recovery: &Recovery) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    #[test]
-    fn room_is_kept_for_the_longest_entry_that_a_client_may_append() {
-        assert_eq!(run_bytes(1000), RUN_BYTES_MAX);
-        assert!(run_bytes(1 << 20) > 1 << 20 && run_bytes(1 << 20) < 2 << 20);
-        assert!(run_bytes(16 << 20) > 16 << 20);
-    }
-}
+mod tests;

@@ -170,8 +170,21 @@ const LOCKED: FileId = FileId { device: 1, inode: u64::MAX };
 #[derive(Clone)]
 pub struct FaultyFs {
     world: Arc<Mutex<World>>,
-    /// Whether reads of files wait.
-    held: Arc<(Mutex<bool>, Condvar)>,
+    /// Which calls wait.
+    held: Arc<(Mutex<Held>, Condvar)>,
+}
+
+/// Calls that wait until they are let go.
+#[derive(Debug, Default)]
+struct Held {
+    /// Reads of files.
+    reads: bool,
+    /// Writes and syncs of files whose names end so.
+    writes: Option<String>,
+    /// Syncs of files.
+    syncs: bool,
+    /// So many of those that write wait now.
+    writers: usize,
 }
 
 impl FaultyFs {
@@ -246,14 +259,71 @@ impl FaultyFs {
 
     /// From now on reads of files wait, or go on.
     pub fn hold_reads(&self, held: bool) {
-        *self.held.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        self.held().reads = held;
         self.held.1.notify_all();
     }
 
     fn wait_to_read(&self) {
-        let held = self.held.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Poisoned or not, it is a flag.
-        drop(self.held.1.wait_while(held, |held| *held));
+        drop(self.held.1.wait_while(self.held(), |held| held.reads));
+    }
+
+    /// From now on writes and syncs of files whose names end so wait, or all go on.
+    pub fn hold_writes(&self, ending: Option<&str>) {
+        self.held().writes = ending.map(str::to_owned);
+        self.held.1.notify_all();
+    }
+
+    /// From now on syncs of files wait, or go on.
+    pub fn hold_syncs(&self, held: bool) {
+        self.held().syncs = held;
+        self.held.1.notify_all();
+    }
+
+    fn wait_to_sync(&self) {
+        drop(self.held.1.wait_while(self.held(), |held| held.syncs));
+    }
+
+    /// Waits until somebody waits to write.
+    pub fn wait_for_writer(&self) {
+        drop(self.held.1.wait_while(self.held(), |held| held.writers == 0));
+    }
+
+    /// Whether somebody waits to write.
+    pub fn has_writer(&self) -> bool {
+        self.held().writers > 0
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_to_write(&self, id: u64) {
+        let mut held = self.held();
+        if held.writes.is_none() {
+            return;
+        }
+        let names: Vec<_> = {
+            let world = self.world();
+            world
+                .names
+                .iter()
+                .filter(|(_, named)| **named == id)
+                .map(|(path, _)| path.clone())
+                .collect()
+        };
+        let is_held = |held: &mut Held| {
+            let ends =
+                |ending: &String| names.iter().any(|path| path.to_string_lossy().ends_with(ending));
+            held.writes.as_ref().is_some_and(ends)
+        };
+        if !is_held(&mut held) {
+            return;
+        }
+        held.writers += 1;
+        self.held.1.notify_all();
+        let waited = self.held.1.wait_while(held, is_held);
+        waited.unwrap_or_else(PoisonError::into_inner).writers -= 1;
     }
 
     /// The most files that were open at once since the program started.
@@ -613,6 +683,7 @@ impl FsFile for FaultyFile {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.fs.wait_to_write(self.id);
         self.operate(|world| {
             if world.fail_writes {
                 return Err(io::Error::other("the disk failed"));
@@ -630,6 +701,8 @@ impl FsFile for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.fs.wait_to_write(self.id);
+        self.fs.wait_to_sync();
         self.operate(|world| {
             let fails = world.sync_fails();
             let inode = world.inodes.get_mut(&self.id).ok_or_else(missing)?;

@@ -96,8 +96,20 @@ impl LogStore for MemoryLog {
         Ok(bounds.last.distance_from(from.previous()))
     }
 
-    fn repair(&mut self, run: Run) -> Result<(), StoreError> {
+    fn begin_repair(&mut self, run: Run) -> Result<(), StoreError> {
         Err(StoreError::NotDamaged { range: run.range() })
+    }
+
+    fn is_repairing(&self) -> bool {
+        false
+    }
+
+    fn take_repaired(&mut self) -> Option<(SeqRange, Result<(), StoreError>)> {
+        None
+    }
+
+    fn repair(&mut self, run: Run) -> Result<(), StoreError> {
+        self.begin_repair(run)
     }
 
     fn damage(&self) -> Vec<SeqRange> {

@@ -103,13 +103,31 @@ pub trait LogStore: Send {
     /// The disk failed or is full; either nothing changed, or the next start finishes it.
     fn set_aside(&mut self, from: Seq, reason: &str) -> Result<u64, StoreError>;
 
-    /// Fills a damaged range, or the first part of it, with a run from a peer. It must continue the
-    /// entry before and, where it ends the range, lead to the entry behind. Readable and durable
-    /// when this returns; the damaged file is kept. Each call may write a segment anew, so a long
-    /// range is filled with long runs.
+    /// Begins to fill a damaged range, or the first part of it, with a run from a peer, and returns:
+    /// the rest is done elsewhere, and the store's notifier says when [`LogStore::take_repaired`] has
+    /// what came of it. Meanwhile the log is appended to and read as before, and the range stays
+    /// unreadable. The run must continue the entry before and, where it ends the range, lead to the
+    /// entry behind it. The damaged file is kept. Each repair may write a segment anew, so a long range
+    /// is filled with long runs; only one is done at a time.
     ///
     /// # Errors
-    /// The run does not fit there, or the disk failed or is full; nothing changed.
+    /// The run does not begin where damage does, or the disk failed or is full; nothing changed.
+    ///
+    /// # Panics
+    /// What came of the one before was not taken.
+    fn begin_repair(&mut self, run: Run) -> Result<(), StoreError>;
+
+    /// Whether there is a repair whose outcome was not taken.
+    fn is_repairing(&self) -> bool;
+
+    /// What was handed in for a repair, and what came of it, once it is over: all of it is readable and
+    /// durable, or the log is as it was but for segments that were filled before the failure.
+    fn take_repaired(&mut self) -> Option<(SeqRange, Result<(), StoreError>)>;
+
+    /// A repair from beginning to end, however long that takes.
+    ///
+    /// # Errors
+    /// The run does not fit there, or the disk failed or is full.
     fn repair(&mut self, run: Run) -> Result<(), StoreError>;
 
     /// The ranges that cannot be read, ascending.

@@ -384,11 +384,23 @@ impl Master {
         }
     }
 
+    /// What was asked for to mend the own log has come, as much as is put in place at once, and is being
+    /// written there. `handle_repaired` or `handle_repair_failed` follows; until then nothing is asked for.
+    pub fn handle_mending(&mut self) {
+        self.repairing = None;
+        self.mending = true;
+    }
+
+    /// What was fetched is in place. `damage` is what still cannot be read.
+    pub fn handle_repaired(&mut self, damage: Option<SeqRange>) {
+        self.mending = false;
+        self.handle_damage(damage);
+    }
+
     /// What was fetched to mend the own log could not be put there. What can change is the room on
     /// the disk, or who is asked: it is tried again after a while.
-    pub fn handle_repair_failed(&mut self, now: Time, from: NodeIndex, session: SessionId) {
-        if self.asked_on(from, session) {
-            self.repairing = None;
+    pub fn handle_repair_failed(&mut self, now: Time) {
+        if std::mem::take(&mut self.mending) {
             self.repair_at = Some(now.after(REPAIR_RETRY));
         }
     }
@@ -600,7 +612,7 @@ impl Master {
 
     /// Fetches what is damaged from whoever holds it.
     pub(super) fn try_repair(&mut self) {
-        let idle = self.repairing.is_none() && self.repair_at.is_none();
+        let idle = self.repairing.is_none() && !self.mending && self.repair_at.is_none();
         let (Some(range), true, Reign::Leading) = (self.damage, idle, self.reign) else {
             return;
         };

@@ -47,6 +47,7 @@ impl<S: Storage> MasterNode<S> {
                 return;
             }
         };
+        self.hear_repair(now);
         self.note_damage();
         // Whoever appends looks for himself; that there is room again is told at once.
         if looks || self.room.shortage.is_some() {

@@ -178,18 +178,32 @@ impl<S: Storage> MasterNode<S> {
         let Some(run) = Run::concat(&self.repairing.runs) else { return };
         self.repairing.clear();
         let range = run.range();
-        match self.storage.log_mut().repair(run) {
+        self.engine.handle_mending();
+        if let Err(error) = self.storage.begin_repair(run) {
+            self.repaired(now, range, Err(error));
+        }
+    }
+
+    /// Hears whether what was fetched is in place.
+    pub(super) fn hear_repair(&mut self, now: Time) {
+        if let Some((range, outcome)) = self.storage.take_repaired() {
+            self.repaired(now, range, outcome);
+        }
+    }
+
+    fn repaired(&mut self, now: Time, range: SeqRange, outcome: Result<(), StoreError>) {
+        match outcome {
             Ok(()) => {
                 warn!(seq = %range, "repaired from a secondary");
                 self.events.push(Event::Repaired(range));
-                self.engine.handle_damage(self.damage());
+                self.engine.handle_repaired(self.damage());
             }
             // How much of it is on disk is not known: nobody may go on with such a log.
             Err(error @ StoreError::Failed { .. }) => self.fail(error),
             Err(error) => {
                 warn!(seq = %range, %error, "not repaired");
                 self.events.push(Event::NotRepaired(range));
-                self.engine.handle_repair_failed(now, from, session);
+                self.engine.handle_repair_failed(now);
             }
         }
     }

@@ -24,6 +24,11 @@ impl<S: Storage> SecondaryNode<S> {
             epoch: Epoch::new(align.last_epoch),
             digest: Digest::new(align.last_digest),
         };
+        if self.mending.is_some() {
+            let reason =
+                "a part of the log is being repaired: what differs goes aside when that is done";
+            return self.closed(session, Some(RefuseCode::Busy), reason);
+        }
         // Nothing leaves the log that cannot be kept. The master asks again.
         let bytes = self.log.bytes_after(last) as usize; // Less than a disk has.
         if last < self.engine.written() && self.storage.log().room_for(bytes).is_err() {
@@ -91,6 +96,7 @@ impl<S: Storage> SecondaryNode<S> {
                 return;
             }
         };
+        self.hear_repair(now);
         self.note_damage(now);
         // Whatever arrives looks for itself; what was refused is served as soon as there is room.
         if looks || self.engine.lacks_room().is_some() {
@@ -139,12 +145,16 @@ impl<S: Storage> SecondaryNode<S> {
         if self.repairing.0.replace(session) != Some(session) {
             self.repairing.1.clear();
         }
-        let next = self.repairing.1.last().map_or(damage.first, |last| last.range().end);
+        // What comes while a part is being put in place follows that.
+        let mending = self.mending.filter(|(range, _)| range.first == damage.first);
+        let known = self.repairing.1.last().map(|last| (last.range().end, last.tail()));
+        let known = known.or(mending.map(|(range, tail)| (range.end, tail)));
+        let next = known.map_or(damage.first, |(end, _)| end);
         let part = run.clone().split_from(next).and_then(|run| run.split_until(damage.end));
         let part = part.filter(|part| part.range().first == next);
         let again = part.is_none() && !self.repairing.1.is_empty();
         if let Some(part) = part {
-            if self.repairing.1.last().is_some_and(|last| last.tail() != part.before()) {
+            if known.is_some_and(|(_, tail)| tail != part.before()) {
                 self.closed(session, None, "what came to repair the log is no chain");
                 return true;
             }
@@ -156,17 +166,35 @@ impl<S: Storage> SecondaryNode<S> {
         self.engine.handle_repairing(session, range, up_to);
         // What comes again shows that its master waits for it to be stored before it sends more.
         if up_to >= damage.last() || bytes >= REPAIR_WINDOW_BYTES_MAX || again {
-            self.repair(now, session);
+            self.repair(now);
         }
         true
     }
 
-    /// Puts in place what has come.
-    fn repair(&mut self, now: Time, session: SessionId) {
+    /// Begins to put in place what has come. One part at a time: what comes meanwhile waits.
+    fn repair(&mut self, now: Time) {
+        if self.mending.is_some() {
+            return;
+        }
         let runs = std::mem::take(&mut self.repairing.1);
         let Some(run) = Run::concat(&runs) else { return };
-        let range = run.range();
-        match self.storage.log_mut().repair(run) {
+        let (range, tail) = (run.range(), run.tail());
+        self.mending = Some((range, tail));
+        if let Err(error) = self.storage.begin_repair(run) {
+            self.repaired(now, range, Err(error));
+        }
+    }
+
+    /// Hears whether what has come is in place.
+    fn hear_repair(&mut self, now: Time) {
+        if let Some((range, outcome)) = self.storage.take_repaired() {
+            self.repaired(now, range, outcome);
+        }
+    }
+
+    fn repaired(&mut self, now: Time, range: SeqRange, outcome: Result<(), StoreError>) {
+        self.mending = None;
+        match outcome {
             Ok(()) => {
                 warn!(id = %self.about.id, seq = %range, "repaired from the master");
                 self.events.push(Event::Repaired(range));
@@ -175,14 +203,33 @@ impl<S: Storage> SecondaryNode<S> {
             Err(error) => {
                 warn!(id = %self.about.id, seq = %range, %error, "not repaired");
                 self.events.push(Event::NotRepaired(range));
+                self.repairing.1.clear();
                 if error == StoreError::Full {
                     self.repair_at = now.after(REPAIR_RETRY);
                 }
                 // The master believes that it is here: a new connection tells it better, and one
                 // without room refuses what comes until there is some.
-                return self.closed(session, None, "a repair did not succeed");
+                if let Some(session) = self.engine.session() {
+                    self.closed(session, None, "a repair did not succeed");
+                }
+                return;
             }
         }
         self.note_damage(now);
+        self.go_on_repairing(now);
+    }
+
+    /// What came while another part was put in place, and follows it, is put in place at once: its
+    /// master may wait for that before it sends more.
+    fn go_on_repairing(&mut self, now: Time) {
+        let (Some(session), Some(last)) = (self.repairing.0, self.repairing.1.last()) else {
+            return;
+        };
+        if self.engine.session() != Some(session) {
+            return self.repairing.1.clear();
+        }
+        let range = last.range();
+        self.engine.handle_repairing(session, range, range.last());
+        self.repair(now);
     }
 }

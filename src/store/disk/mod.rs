@@ -47,10 +47,12 @@
 //! has advanced since the last mark, and at the beginning of each segment.
 
 pub(crate) mod format;
+mod job;
 pub(crate) mod meta;
 pub(crate) mod recovery;
 mod refusal;
 pub(crate) mod repair;
+mod rewrite;
 mod room;
 pub(crate) mod scan;
 mod scrub;
@@ -99,7 +101,8 @@ impl Fsync {
 pub struct DiskOptions {
     /// Whose log it is. The directory of another node is refused.
     pub node_id: NodeId,
-    /// A segment is sealed before it would be longer, unless a single run is.
+    /// A segment is sealed before it would be longer, unless a single run is, or the disk is so far
+    /// behind with those before it that it is to have no more of them.
     pub segment_size: u64,
     /// When an entry counts as stored.
     pub fsync: Fsync,
@@ -109,7 +112,7 @@ pub struct DiskOptions {
     pub cache_bytes: usize,
     /// Sealed segments whose files are kept open for readers.
     pub open_segments: usize,
-    /// No thread: [`DiskLog::sync_now`] is called instead. For simulations.
+    /// No thread: [`DiskLog::sync_now`] and [`DiskLog::work`] are called instead. For simulations.
     pub manual_sync: bool,
 }
 
@@ -138,6 +141,8 @@ pub enum DiskEvent {
     SyncFailed(String),
     /// These entries turned out to be unreadable, and why.
     Damage(SeqRange, String),
+    /// What was begun in another thread is over: its outcome can be taken.
+    JobDone,
 }
 
 /// The directory below which lies what was moved out of the log.

@@ -27,6 +27,7 @@ use super::format::{
     BadSegmentHeader, FORMAT_VERSION, Footer, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC,
 };
 use super::format::{SegmentHeader, encode_mark, segment_first};
+use super::job::Jobs;
 use super::meta::{BadMeta, META, Meta};
 use super::refusal::{OpenError, io, is_nobodys, no_directory};
 use super::room::Room;
@@ -41,7 +42,7 @@ use crate::limits::SEALED_UNSYNCED_MAX;
 use crate::store::Bounds;
 use crate::store::fs::{Fs, FsFile, lock_holder};
 use crate::store::reader::{Shared, Tail};
-use crate::types::{Epoch, PrefixId, Seq, SeqRange};
+use crate::types::{Epoch, PrefixId, Seq, SeqRange, parse_decimal};
 
 /// A log that was opened, and how it was found.
 pub struct Opened {
@@ -124,6 +125,7 @@ impl DiskLog {
             .or_else(|_| fs.create(&reserve))
             .map_err(io(format!("make {shown}/{RESERVE}")))?;
         let room = Room::new(home.clone(), reserve, options.run_bytes, options.manual_sync);
+        opening.count_aside();
         opening.finish_cut(&room)?;
         opening.find_segments()?;
         opening.examine()?;
@@ -144,6 +146,7 @@ impl DiskLog {
             options.manual_sync,
         )
         .map_err(io("start the disk thread"))?;
+        let jobs = Jobs::new(notify.clone(), options.manual_sync);
         let dir_id = home.fs.id(dir).map_err(io(format!("look at {shown}")))?;
         let log = DiskLog {
             home,
@@ -154,6 +157,8 @@ impl DiskLog {
             syncer,
             room,
             kept: None,
+            jobs,
+            repaired: None,
             notify,
             scrubber: Scrubber::default(),
             failed: None,
@@ -264,6 +269,17 @@ impl Opening {
         }
         recovery.clean = meta.clean.is_some();
         Ok(Opening { home, meta, found: Vec::new(), recovery })
+    }
+
+    /// A repair keeps the damaged file under the next number, which `meta` hears of later.
+    fn count_aside(&mut self) {
+        // Without the directory nothing was kept.
+        let names = self.home.fs.list(&self.home.aside()).unwrap_or_default();
+        let kept = names.iter().filter(|name| name.ends_with(".log") || name.ends_with(".bad"));
+        let numbers = kept.filter_map(|name| parse_decimal(name.split('-').next()?));
+        // A name that somebody else made up must not use the numbers up.
+        let next = numbers.filter(|number| *number < 1 << 48).max().map_or(0, |number| number + 1);
+        self.meta.aside_next = self.meta.aside_next.max(next);
     }
 
     /// Finishes what `set_aside` had decided and copied before a crash.
@@ -631,8 +647,12 @@ impl Opening {
             let segment = Arc::new(segment);
             if let Some(file) = file {
                 let at = segment.body().end;
-                // Whatever is behind the entries is gone or zero; room is taken with the next one.
-                file.set_len(at).map_err(io("cut the active segment to its length"))?;
+                // Whatever is behind the entries is gone; room is taken with the next one. What is left
+                // of a torn footer must not come back under what is appended next.
+                let what = || io("cut the active segment to its length");
+                if file.len().map_err(what())? > at {
+                    file.set_len(at).and_then(|()| file.sync_data()).map_err(what())?;
+                }
                 active = Some(Active {
                     segment: segment.clone(),
                     file,
@@ -669,6 +689,7 @@ fn body_of(found: &Found, file: Option<Arc<dyn FsFile>>) -> Body {
         places: None,
         resumes: Vec::new(),
         remarks: Vec::new(),
+        pinned: false,
     };
     match (&found.scan, &found.footer) {
         (Some(scan), _) => {

@@ -4,13 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::Home;
-use super::format::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, encode_mark, segment_first};
+use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_first};
 use super::meta::Meta;
-use super::scan::{Scan, scan};
-use super::segment::{Body, Segment, points_of, read_footer};
+use super::rewrite::{Rewrite, Rewritten, Trouble, body_of};
+use super::scan::scan;
+use super::segment::Segment;
 use super::write::{Active, DiskLog};
-use crate::store::fs::FsFile;
-use crate::store::record::Header;
 use crate::store::{LogStore, Run, StoreError};
 use crate::types::{PrefixId, Seq, SeqRange};
 
@@ -47,22 +46,6 @@ impl Home {
     }
 }
 
-/// What readers need of a segment that was scanned.
-fn body_of(scan: &Scan, file: Option<Arc<dyn FsFile>>, sealed: bool) -> Body {
-    Body {
-        last: scan.last,
-        tail: scan.tail,
-        entry_bytes: scan.entry_bytes,
-        end: scan.end,
-        sealed,
-        epochs: scan.epochs.clone(),
-        file,
-        places: Some(scan.places.clone()),
-        resumes: scan.places.iter().filter(|place| place.before.is_none()).copied().collect(),
-        remarks: Vec::new(),
-    }
-}
-
 impl DiskLog {
     /// The last entry before `from` that is whole, so that the log has a known end.
     fn whole_end(&self, from: Seq) -> (Seq, PrefixId) {
@@ -84,6 +67,8 @@ impl DiskLog {
         if from > bounds.last {
             return Ok(0);
         }
+        // Files change under nobody: a repair that runs is waited for.
+        self.finish_job();
         self.check_home()?;
         self.kept = None;
         // No sync may run while files change under it.
@@ -161,11 +146,13 @@ impl DiskLog {
         Ok(())
     }
 
-    pub(super) fn repair_with(&mut self, run: Run) -> Result<(), StoreError> {
+    /// Begins a repair: what can be said at once is, the rest is a job.
+    pub(super) fn begin_repair_with(&mut self, run: Run) -> Result<(), StoreError> {
+        assert!(!self.is_repairing(), "BUG: two repairs at once");
         let given = run.range();
         let bounds = self.bounds();
-        let damage = self.damage();
         let unfit = StoreError::NotDamaged { range: given };
+        let damage = self.damage();
         let Some(damage) = damage.into_iter().find(|range| !range.intersection(given).is_empty())
         else {
             return Err(unfit);
@@ -173,150 +160,71 @@ impl DiskLog {
         if damage.first > bounds.last {
             // What is missing at the end is appended.
             let run = run.split_from(bounds.last.next()).ok_or(unfit)?;
-            return self.append(run);
+            self.append(run)?;
+            self.repaired = Some((given, Ok(())));
+            return Ok(());
         }
-        let before = self.reader().prefix_id(damage.first.previous());
         let run = run
             .split_from(damage.first)
             .and_then(|run| run.split_until(damage.end))
             .filter(|run| run.range().first == damage.first)
             .ok_or(unfit)?;
-        if Some(run.before()) != before
-            || (run.range().end == damage.end && !self.leads_on(damage.end, run.tail()))
-        {
-            return Err(StoreError::Unfit { range: given });
-        }
         self.check_home()?;
-        self.write_repair(&run, damage).map_err(|error| {
-            // What another part of the log said of it already, full among others, stays what it is.
-            let said =
-                error.get_ref().and_then(|inner| inner.downcast_ref::<StoreError>()).cloned();
-            said.unwrap_or_else(|| self.fail("repair the log", &error))
-        })
-    }
-
-    /// Whether entry `next`, if there is one, continues `tail`.
-    fn leads_on(&self, next: Seq, tail: PrefixId) -> bool {
-        if next > self.bounds().last {
-            return true;
+        self.check_repair_room(&run)?;
+        let end = run.range().end;
+        let sealed = self.active.as_ref().is_some_and(|active| active.segment.first < end);
+        if sealed {
+            // It is written anew as a sealed one; the next append begins another.
+            self.seal()?;
         }
-        let slice = self.reader().read(SeqRange::with_len(next, 1), 1);
-        let Some(record) = slice.pieces.first() else { return false };
-        Header::decode_any(record)
-            .is_ok_and(|header| header.check(record, next, Some(tail)).is_ok())
-    }
-
-    /// Puts a run in place, segment by segment.
-    fn write_repair(&mut self, run: &Run, damage: SeqRange) -> io::Result<()> {
-        let SeqRange { first: mut next, end } = run.range();
-        while next < end {
-            let list = self.segments().list();
-            let at = list.partition_point(|segment| segment.first <= next);
-            // Up to where the next segment begins.
-            let border = list.get(at).map_or(end, |segment| segment.first.min(end));
-            let part = run.clone().split_from(next).and_then(|run| run.split_until(border));
-            let old = at.checked_sub(1).map(|at| list[at].clone());
-            let old = old.filter(|old| !self.ends_whole(old, next));
-            if let Some(part) = part {
-                self.rewrite(old, &part, damage)?;
-            }
-            next = border;
-        }
+        let rewrite = Rewrite {
+            home: self.home.clone(),
+            shared: self.shared.clone(),
+            unsynced: sealed.then(|| self.syncer.handle()),
+            log_id: self.meta.identity.log_id,
+            durable: self.syncer.durable(),
+            spare: self.room.reserve_bytes(),
+            given,
+            run,
+            damage,
+            kept: self.kept,
+            aside_next: self.meta.aside_next,
+        };
+        self.jobs.begin(move || rewrite.run());
         Ok(())
     }
 
-    /// Whether a segment is sealed and whole up to just before `next`: then what follows lies in
-    /// no segment and begins one, instead of having this one written anew with each piece.
-    fn ends_whole(&self, segment: &Segment, next: Seq) -> bool {
-        let file = self.home.fs.open_to_read(&segment.path);
-        let footer = file.and_then(|file| read_footer(&*file)).ok().flatten();
-        segment.body().sealed && footer.is_some_and(|footer| footer.last.next() == next)
+    /// Whether there is room for what is written anew, beside what is kept for entries: the damaged files
+    /// stay. Nothing is begun that cannot be done, where that can be known.
+    fn check_repair_room(&self, run: &Run) -> Result<(), StoreError> {
+        let Some(free) = self.free_bytes() else { return Ok(()) };
+        let range = run.range();
+        let list = self.segments().list();
+        let old = list.iter().filter(|old| !old.range().intersection(range).is_empty());
+        let bytes: u64 = old.map(|old| old.body().end).sum::<u64>() + run.len_bytes() as u64;
+        let spare = self.room.reserve_bytes();
+        if free < bytes.saturating_add(spare) { Err(StoreError::Full) } else { Ok(()) }
     }
 
-    /// Writes a segment anew with `run` where its damage begins, and keeps the old file.
-    fn rewrite(
-        &mut self,
-        old: Option<Arc<Segment>>,
-        run: &Run,
-        damage: SeqRange,
-    ) -> io::Result<()> {
-        let SeqRange { first: from, end } = run.range();
-        let is_active =
-            |active: &Active| old.as_ref().is_some_and(|old| Arc::ptr_eq(&active.segment, old));
-        if self.active.as_ref().is_some_and(is_active) {
-            // It is written anew as a sealed one; the next append begins another.
-            self.seal().map_err(io::Error::other)?;
-            self.syncer.sync_now();
+    /// Takes what came of a repair into the log.
+    pub(super) fn finish_repair(&mut self, done: Rewritten) {
+        self.kept = done.kept;
+        // Kept with whatever is written down next: a start looks at the names, too.
+        self.meta.aside_next = done.aside_next;
+        for (segment, range) in done.placed {
+            self.place(segment, range);
         }
-        let (home, fs) = (self.home.clone(), self.home.fs.clone());
-        let first = old.as_ref().map_or(from, |old| old.first);
-        let before = match &old {
-            Some(old) if old.first < from => old.before,
-            _ => Some(run.before()),
-        };
-        let path = home.segment(first);
-        let tmp = home.dir.join(format!("{}.tmp", super::name_of(&path)));
+        let outcome = done.outcome.map_err(|trouble| match trouble {
+            Trouble::Unfit => StoreError::Unfit { range: done.given },
+            Trouble::Disk(error) => self.fail("repair the log", &error),
+        });
+        self.repaired = Some((done.given, outcome));
+    }
 
-        let log_id = self.meta.identity.log_id;
-        let header =
-            SegmentHeader { log_id, first, before: before.unwrap_or(PrefixId::EMPTY) }.encode();
-        let mark = encode_mark(from, run.before(), self.syncer.durable());
-        let written = |old: &Option<Arc<Segment>>| {
-            let file = fs.create(&tmp)?;
-            file.write_at(&[&header], 0)?;
-            let mut at = SEGMENT_HEADER_BYTES as u64;
-            let mut rest = None;
-            if let Some(old) = old {
-                let old_end = old.body().end;
-                let (old_file, place) = old.locate(&*fs, from)?;
-                super::copy(&*old_file, at, place.offset, &*file, at)?;
-                at = place.offset.max(at);
-                let behind =
-                    if end == damage.end { old.locate(&*fs, end)?.1.offset } else { place.offset };
-                rest = (end <= old.body().last).then_some((old_file, behind, old_end));
-            }
-            file.write_at(&[&mark], at)?;
-            at += mark.len() as u64;
-            file.write_at(&[run.bytes()], at)?;
-            at += run.len_bytes() as u64;
-            if let Some((old_file, behind, old_end)) = rest {
-                super::copy(&*old_file, behind, old_end, &*file, at)?;
-            }
-            let found = scan(&*file, first, before, &mut |_| {})?;
-            let footer = Footer {
-                last: found.last,
-                entry_bytes: found.entry_bytes,
-                tail: found.tail.unwrap_or(PrefixId::EMPTY), // Known: the run is whole.
-                epochs: found.epochs.clone(),
-                points: points_of(&found.places),
-            };
-            let footer = footer.encode(found.end);
-            file.write_at(&[&footer], found.end)?;
-            file.set_len(found.end + footer.len() as u64)?;
-            file.sync_data()?;
-            Ok((file, found))
-        };
-        let (file, found) = self.room.with_reserve(|| home.or_nothing(&tmp, || written(&old)))?;
-
-        let kept = Some((first, damage.end));
-        if let Some(old) = old.as_ref().filter(|_| self.kept != kept) {
-            fs.create_dir(&home.aside())?;
-            let bad = home.aside().join(format!("{}-{first}.bad", self.meta.aside_next));
-            match fs.link(&old.path, &bad) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                linked => linked?,
-            }
-            fs.sync_dir(&home.aside())?;
-            let meta = Meta { aside_next: self.meta.aside_next + 1, ..self.meta.clone() };
-            self.write_meta(meta).map_err(io::Error::other)?;
-            self.kept = kept;
-        }
-        fs.rename(&tmp, &path)?;
-        fs.sync_dir(&home.dir)?;
-
-        let body = body_of(&found, Some(file), true);
-        let segment = Arc::new(Segment::new(path, first, before, log_id, body));
+    /// Readers find a segment that was written anew, and in it what was damaged.
+    fn place(&mut self, segment: Arc<Segment>, repaired: SeqRange) {
         let mut list = self.segments().list();
+        let first = segment.first;
         match list.iter_mut().find(|segment| segment.first == first) {
             Some(place) => *place = segment,
             None => {
@@ -337,7 +245,6 @@ impl DiskLog {
         let mut tail = self.shared.tail();
         tail.bounds.bytes = bytes;
         tail.epochs = epochs;
-        tail.clear_damage(SeqRange::new(from, end));
-        Ok(())
+        tail.clear_damage(repaired);
     }
 }

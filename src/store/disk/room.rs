@@ -71,6 +71,11 @@ impl Room {
         room
     }
 
+    /// What is kept free for what was let in.
+    pub(super) fn reserve_bytes(&self) -> u64 {
+        self.held.get().max(self.wanted(0))
+    }
+
     /// How long the file is to be so that runs of `bytes` together can be let in.
     fn wanted(&self, bytes: u64) -> u64 {
         let wanted = RESERVE_CONTROL_BYTES + RUN_DISK_EXTRA_BYTES + self.entry_bytes;

@@ -41,6 +41,8 @@ pub(crate) struct Body {
     pub(crate) epochs: Vec<(Epoch, Seq)>,
     /// Open while it is used; `None` is opened again.
     pub(crate) file: Option<Arc<dyn FsFile>>,
+    /// The file has lost its name to one that is written anew: it is not let go of.
+    pub(crate) pinned: bool,
     /// Where reading can start; `None` is loaded from the footer.
     pub(crate) places: Option<Vec<Place>>,
     /// Where reading can go on behind damage.
@@ -131,10 +133,16 @@ impl Segment {
         Ok(scan(file, self.first, self.before, &mut |_| {})?.places)
     }
 
+    /// From now on it is read from this file, whatever stands under its name.
+    pub(crate) fn pin(&self, file: Arc<dyn FsFile>) {
+        let mut body = self.body();
+        (body.file, body.pinned) = (Some(file), true);
+    }
+
     /// Lets go of what can be had again.
     pub(crate) fn unload(&self) {
         let mut body = self.body();
-        if body.sealed {
+        if body.sealed && !body.pinned {
             body.file = None;
             body.places = None;
         }

@@ -30,6 +30,8 @@ struct State {
     current: Option<Arc<dyn FsFile>>,
     /// Files that were sealed and not synced since.
     sealed: Vec<Arc<dyn FsFile>>,
+    /// Those of them that are being synced.
+    syncing: usize,
     /// A segment was made since the directory was synced.
     new_name: bool,
     /// The last entry written …
@@ -74,6 +76,7 @@ impl Syncer {
         let state = State {
             current: None,
             sealed: Vec::new(),
+            syncing: 0,
             new_name: false,
             written: durable,
             requested: durable,
@@ -111,16 +114,23 @@ impl Syncer {
     }
 
     /// The file that was written to is sealed; another one follows, with a new name in the
-    /// directory. Waits if the disk is that far behind.
+    /// directory.
     pub(crate) fn sealed(&self) {
         let mut state = self.shared.state();
         let file = state.current.take();
         state.sealed.extend(file);
         self.shared.changed.notify_all();
-        while self.thread.is_some()
-            && state.sealed.len() > SEALED_UNSYNCED_MAX
-            && state.failed.is_none()
-        {
+    }
+
+    /// Whether as many sealed files as there may be wait for a disk that is that far behind.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.thread.is_some() && self.shared.state().is_behind()
+    }
+
+    /// Waits until the disk is not.
+    pub(crate) fn catch_up(&self) {
+        let mut state = self.shared.state();
+        while self.thread.is_some() && state.is_behind() && state.failed.is_none() {
             state = self.shared.wait(state);
         }
     }
@@ -148,7 +158,7 @@ impl Syncer {
     }
 
     pub(crate) fn failed(&self) -> Option<String> {
-        self.shared.state().failed.clone()
+        self.shared.failed()
     }
 
     pub(crate) fn stats(&self) -> SyncStats {
@@ -157,15 +167,12 @@ impl Syncer {
 
     /// Syncs once, in the caller's thread, whatever was asked for. Also waits for a sync that runs.
     pub(crate) fn sync_now(&self) -> Seq {
-        let mut state = self.shared.state();
-        while state.running {
-            state = self.shared.wait(state);
-        }
-        if state.failed.is_some() || !state.has_work() {
-            return state.durable;
-        }
-        drop(self.shared.sync(state));
-        self.durable()
+        self.shared.sync_now()
+    }
+
+    /// For a thread that is to sync before it goes on.
+    pub(crate) fn handle(&self) -> Arc<Shared> {
+        self.shared.clone()
     }
 
     /// Everything is on disk and nothing runs: entries may be taken back, down to `last`.
@@ -196,6 +203,10 @@ impl Drop for Syncer {
 }
 
 impl State {
+    fn is_behind(&self) -> bool {
+        self.sealed.len() + self.syncing >= SEALED_UNSYNCED_MAX
+    }
+
     fn has_work(&self) -> bool {
         self.durable < self.written || !self.sealed.is_empty() || self.new_name
     }
@@ -204,6 +215,23 @@ impl State {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Syncer::sync_now`].
+    pub(crate) fn sync_now(&self) -> Seq {
+        let mut state = self.state();
+        while state.running {
+            state = self.wait(state);
+        }
+        if state.failed.is_none() && state.has_work() {
+            state = self.sync(state);
+        }
+        state.durable
+    }
+
+    /// Why a sync failed, if one did.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.state().failed.clone()
     }
 
     fn wait<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -256,6 +284,7 @@ impl Shared {
         state.running = true;
         let mut files = std::mem::take(&mut state.sealed);
         let covered = state.written;
+        state.syncing = files.len();
         files.extend(state.current.clone());
         let new_name = std::mem::take(&mut state.new_name);
         drop(state);
@@ -271,7 +300,7 @@ impl Shared {
         let took = begun.elapsed();
 
         let mut state = self.state();
-        state.running = false;
+        (state.running, state.syncing) = (false, 0);
         let event = match outcome {
             Ok(()) => {
                 state.stats.count += 1;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::format::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, encode_mark, footer_len};
+use super::job::Jobs;
 use super::meta::Meta;
+use super::rewrite::Rewritten;
 use super::room::Room;
 use super::scrub::{Scrub, ScrubStep, Scrubber};
 use super::segment::{Body, Segment, places_of_run, points_of};
@@ -36,6 +38,9 @@ pub struct DiskLog {
     /// The segment that was repaired last, and where the damage in it ends: as it was before, it is
     /// kept already.
     pub(super) kept: Option<(Seq, Seq)>,
+    pub(super) jobs: Jobs<Rewritten>,
+    /// What came of the last repair, until it is taken.
+    pub(super) repaired: Option<(SeqRange, Result<(), StoreError>)>,
     pub(super) notify: super::segments::Notify,
     pub(super) scrubber: Scrubber,
     pub(super) failed: Option<StoreError>,
@@ -83,6 +88,23 @@ impl DiskLog {
     /// hears of it too.
     pub fn sync_now(&self) -> Seq {
         self.syncer.sync_now()
+    }
+
+    /// Whether something was begun that waits for [`DiskLog::work`].
+    pub fn has_work(&self) -> bool {
+        self.jobs.is_waiting()
+    }
+
+    /// Does it in the caller's thread, where there is no other one.
+    pub fn work(&mut self) {
+        self.jobs.work();
+    }
+
+    /// Waits for what was begun.
+    pub(super) fn finish_job(&mut self) {
+        if let Some(done) = self.jobs.wait() {
+            self.finish_repair(done);
+        }
     }
 
     /// The highest entry known to be on disk, whatever the policy is.
@@ -248,6 +270,7 @@ impl DiskLog {
             places: Some(Vec::new()),
             resumes: Vec::new(),
             remarks: Vec::new(),
+            pinned: false,
         };
         let segment = Arc::new(Segment::new(path, first, Some(before), log_id, body));
         self.segments().push(segment.clone());
@@ -364,7 +387,8 @@ impl DiskLog {
         self.check_usable()?;
         StoreError::check_continues(&run, self.bounds())?;
         let (first, before) = (run.range().first, run.before());
-        if self.active.is_none() || self.must_roll(&run) {
+        // A disk that is far behind gets no more files to sync: this one grows beyond its size.
+        if self.active.is_none() || self.must_roll(&run) && !self.syncer.is_behind() {
             self.roll(first, before)?;
         }
         let mut written = self.write(&run);
@@ -372,6 +396,7 @@ impl DiskLog {
             self.active.as_ref().is_some_and(|active| active.end > SEGMENT_HEADER_BYTES as u64);
         if is_begun && written.as_ref().is_err_and(|error| error.kind() == FileTooLarge) {
             // The system lets this file grow no further: another one may.
+            self.syncer.catch_up();
             self.roll(first, before)?;
             written = self.write(&run);
         }
@@ -436,9 +461,26 @@ impl LogStore for DiskLog {
         self.move_aside(from.max(Seq::FIRST), reason)
     }
 
-    fn repair(&mut self, run: Run) -> Result<(), StoreError> {
+    fn begin_repair(&mut self, run: Run) -> Result<(), StoreError> {
         self.check_usable()?;
-        self.repair_with(run)
+        self.begin_repair_with(run)
+    }
+
+    fn is_repairing(&self) -> bool {
+        self.jobs.is_busy() || self.repaired.is_some()
+    }
+
+    fn take_repaired(&mut self) -> Option<(SeqRange, Result<(), StoreError>)> {
+        if let Some(done) = self.jobs.take_done() {
+            self.finish_repair(done);
+        }
+        self.repaired.take()
+    }
+
+    fn repair(&mut self, run: Run) -> Result<(), StoreError> {
+        self.begin_repair(run)?;
+        self.finish_job();
+        self.repaired.take().map_or(Ok(()), |(_, outcome)| outcome)
     }
 
     fn damage(&self) -> Vec<SeqRange> {
@@ -449,6 +491,7 @@ impl LogStore for DiskLog {
         if self.closed {
             return;
         }
+        self.finish_job();
         self.syncer.stop();
         self.syncer.sync_now();
         if self.check_usable().is_ok() {

@@ -26,6 +26,7 @@ macro_rules! sometimes {
                 | Sometimes::LedAgain
                 | Sometimes::ColdRead
                 | Sometimes::RepairedTogether
+                | Sometimes::WorkBrokenOff
         )
     }
 
@@ -112,6 +113,7 @@ sometimes! {
     NewHistory = "a new history began because too many nodes were empty",
     ColdRead = "entries that were not in memory any more were read for a peer",
     RepairedTogether = "several entries were put in place of damaged ones at once",
+    WorkBrokenOff = "a node ended while its files were repaired",
     InboxFull = "a node's inbox was full and its connections were not read",
 }
 

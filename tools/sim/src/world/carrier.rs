@@ -26,6 +26,9 @@ use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::sometimes::Sometimes;
 
+/// The longest that work on files takes.
+const WORK_US_MAX: u64 = 5_000_000;
+
 /// A master's process over the log that it found.
 pub(super) fn new_master(
     plan: &Plan,
@@ -109,6 +112,7 @@ impl World {
             Some(failure) => return self.failed(node, &failure),
         }
         self.begin_sync(node);
+        self.begin_work(node);
         if node == 0 {
             self.deliver_replies();
             self.master.node.show(&mut self.master.view);
@@ -354,6 +358,33 @@ impl World {
             let life = host.life;
             self.queue.push(self.now + takes.max(1), Event::Synced { node, life });
         }
+    }
+
+    /// A repair takes its time, in which the node goes on.
+    fn begin_work(&mut self, node: usize) {
+        if self.store(node).begins_work() {
+            let healed = self.healed_at.is_some();
+            let host = &mut self.hosts[node];
+            let is_slow = host.rng.below(4) == 0 && !healed;
+            let longest = if is_slow { WORK_US_MAX } else { WORK_US_MAX / 50 };
+            let takes = 1 + host.rng.below(longest) + host.disk_slow_by;
+            let life = host.life;
+            self.queue.push(self.now + takes, Event::Worked { node, life });
+        }
+    }
+
+    /// The work on a node's files is done; its process hears of it with its next turn.
+    pub(super) fn worked(&mut self, node: usize, life: u32) {
+        if self.hosts[node].life != life || !self.hosts[node].up {
+            return;
+        }
+        if self.hosts[node].paused > 0 {
+            return self.queue.push(self.now + 50_000, Event::Worked { node, life });
+        }
+        if self.store(node).work() {
+            self.tell(node, "worked", 0, 0, || "on its files".to_owned());
+        }
+        self.wake_soon(node);
     }
 
     /// The longest that a sync takes.

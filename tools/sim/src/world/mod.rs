@@ -126,6 +126,7 @@ enum Event {
     DialStep { dial: usize },
     DialDeadline { dial: usize },
     Synced { node: usize, life: u32 },
+    Worked { node: usize, life: u32 },
     Input { node: usize, life: u32, input: Input },
     Submit { request: usize },
     Said { client: u32, connection: u64, bytes: bytes::Bytes },
@@ -458,6 +459,7 @@ impl World {
                     self.wake_soon(node);
                 }
             }
+            Event::Worked { node, life } => self.worked(node, life),
             Event::Input { node, life, input } => {
                 if self.hosts[node].life == life {
                     self.input(node, input);

@@ -20,6 +20,9 @@ use crate::plan::{DiskSetup, Fault};
 use crate::rng::Rng;
 use crate::sometimes::Sometimes;
 
+/// About so many calls a repair of a small segment makes.
+const WORK_OPERATIONS: u64 = 16;
+
 /// A node's disk.
 pub(super) struct Disk {
     pub(super) fs: FaultyFs,
@@ -106,9 +109,11 @@ impl World {
         }
         self.host_gone(node, silent);
         let left = self.store(node).left();
+        let dead = self.disks[node].as_ref().is_some_and(|disk| disk.fs.is_dead());
+        self.break_off_work(node);
         if let Some(disk) = &mut self.disks[node] {
             disk.left = left;
-            disk.machine |= machine || disk.fs.is_dead();
+            disk.machine |= machine || dead;
             disk.lost_machine |= disk.machine;
             if !disk.machine {
                 disk.fs.kill();
@@ -132,6 +137,18 @@ impl World {
             let mut next = SecondaryNode::new(new_secondary(&self.plan, node, life, store));
             next.refill = refill;
             self.secondaries[node - 1] = next;
+        }
+    }
+
+    /// What was being written on a node's files ends somewhere in the middle.
+    fn break_off_work(&mut self, node: usize) {
+        let mut rng = Rng::keyed(&[self.plan.seed, 17, node as u64, self.now]);
+        let Some(disk) = &self.disks[node] else { return };
+        let (fs, works) = (disk.fs.clone(), self.store(node).has_work());
+        if works && !fs.is_dead() {
+            fs.crash_at(1 + rng.below(WORK_OPERATIONS));
+            self.store(node).work();
+            self.seen.note(Sometimes::WorkBrokenOff);
         }
     }
 

@@ -41,6 +41,8 @@ pub(super) struct SimStore {
     news: Arc<Mutex<News>>,
     /// A sync is under way.
     syncing: bool,
+    /// Work on files is under way.
+    working: bool,
     /// Syncs take no time.
     at_once: bool,
     /// What was moved aside since that was looked at.
@@ -90,6 +92,7 @@ impl SimStore {
             log: Log::Memory(MemoryLog::new()),
             news: Arc::default(),
             syncing: false,
+            working: false,
             at_once: false,
             asides: Vec::new(),
             wanted: Seq::ZERO,
@@ -122,7 +125,7 @@ impl SimStore {
         let notify = Box::new(move |event| {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
-                DiskEvent::Durable(_) => {}
+                DiskEvent::Durable(_) | DiskEvent::JobDone => {}
                 DiskEvent::SyncFailed(reason) => told.failed = Some(reason),
                 DiskEvent::Damage(range, why) => told.damage.push((range, why)),
             }
@@ -139,6 +142,7 @@ impl SimStore {
             log: Log::Disk(Box::new(log)),
             news,
             syncing: false,
+            working: false,
             at_once: false,
             asides: Vec::new(),
             wanted: stored,
@@ -207,6 +211,28 @@ impl SimStore {
             Log::Disk(log) => self.policy != Policy::Never && self.wanted > log.synced(),
         };
         wanted && !std::mem::replace(&mut self.syncing, true)
+    }
+
+    /// Whether work on files was asked for and is not done.
+    pub(super) fn has_work(&self) -> bool {
+        matches!(&self.log, Log::Disk(log) if log.has_work())
+    }
+
+    /// Whether work on files was asked for and is not under way: then it is from now on.
+    pub(super) fn begins_work(&mut self) -> bool {
+        self.has_work() && !std::mem::replace(&mut self.working, true)
+    }
+
+    /// The work that was under way is done, as far as the disk lets it. Answers whether there was any.
+    pub(super) fn work(&mut self) -> bool {
+        self.working = false;
+        match &mut self.log {
+            Log::Disk(log) if log.has_work() => {
+                log.work();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The sync that was under way is over.
