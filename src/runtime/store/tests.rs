@@ -9,14 +9,14 @@ use super::*;
 use crate::config::Role;
 use crate::engine::{MasterConfig, Mode, Reign, SessionId};
 use crate::limits::{RECORD_HEADER_BYTES, WINDOW_BYTES_MAX};
-use crate::node::client::{AppendRun, Payloads, RunOptions};
+use crate::node::client::{AppendRun, Payloads};
 use crate::node::faults::Faults;
 use crate::node::introduction::next_message;
 use crate::node::master::Beginnings;
 use crate::node::{About, Machine, MasterNode, Output, SecondaryNode};
 use crate::store::faulty::FaultyFs;
 use crate::store::provisional::SharedProvisional;
-use crate::types::{AckLevel, LogId, NodeIndex, Patience, RunId, Time, WriteConcern};
+use crate::types::{AckLevel, LogId, NodeIndex, RunId, Time, Timeout, WaitOptions, WriteConcern};
 use crate::wire::{FrameDecoder, Message};
 
 #[test]
@@ -51,7 +51,7 @@ fn master(log: NodeLog) -> MasterNode<NodeLog> {
         quorum: 1,
         write_concern: WriteConcern::Majority,
         ack: AckLevel::Stored,
-        patience: Patience::Forever,
+        timeout: Timeout::Forever,
         heartbeat_interval: HEARTBEAT,
         suspected_after: 2,
         unhealthy_after: 5,
@@ -230,7 +230,7 @@ impl Pair {
     }
 
     fn append(&mut self, payload: Vec<u8>) {
-        let options = RunOptions { concern: None, ack: None, patience: None };
+        let options = WaitOptions { concern: None, ack: None, timeout: None };
         let payloads = Payloads::Lines(vec![Bytes::from(payload)]);
         self.master.handle_append(self.now, 0, 1, AppendRun { slot: 1, options, payloads });
         self.settle();
