@@ -395,9 +395,15 @@ impl<S: Storage> SecondaryNode<S> {
     fn arrive(&mut self, session: SessionId, run: &Run) -> bool {
         let range = run.range();
         let common = self.engine.written().min(range.last());
-        let overlap = (range.first <= common)
-            .then(|| run.prefix_id(common).zip(self.log.prefix_id(common)))
-            .flatten();
+        let mut overlap = None;
+        if range.first <= common {
+            overlap = run.prefix_id(common).zip(self.log.prefix_id(common));
+            if overlap.is_none() {
+                // What is here cannot be read, which its disk tells with the next turn: until it is repaired,
+                // nobody can say whether this is the same.
+                return false;
+            }
+        }
         let (before, tail, bytes) = (run.before(), run.tail(), run.len_bytes());
         self.engine.handle_arrival(session, Arrival { range, before, tail, bytes, overlap })
     }

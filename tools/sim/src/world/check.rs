@@ -93,7 +93,7 @@ impl Memory {
     }
 
     /// The highest commit position ever, unless it was lost.
-    fn committed(&self) -> Seq {
+    pub(in crate::world) fn committed(&self) -> Seq {
         Seq::new(self.committed.len() as u64)
     }
 

@@ -389,6 +389,12 @@ impl World {
         if self.excused || self.over {
             return;
         }
+        // Lists and tails are asked for at level committed.
+        let (committed, nodes) = (self.memory.committed(), self.plan.setup.nodes);
+        if seq > committed && !(0..nodes).any(|node| self.is_hurt(node)) {
+            let what = format!("c{client}: {seq}, {committed} is committed");
+            return self.fail("a read shows no more than its level", what);
+        }
         let mut given = self.entries.iter().filter(|((_, number), _)| *number == seq.number());
         let is_it = |(_, &(id, entry)): (&(u64, u64), &(usize, u64))| {
             super::clients::payload(id, entry, self.requests[id].size) == payload
