@@ -13,6 +13,8 @@ pub mod admission;
 pub mod command;
 pub mod reading;
 pub mod request;
+#[cfg(test)]
+mod tests;
 mod text;
 mod unfinished;
 mod wire;
